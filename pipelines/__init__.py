@@ -1,0 +1,1 @@
+"""Entry points: options and wiring, nothing else."""

@@ -1,0 +1,1 @@
+"""Where flows and rejects go. The module's name is the URL scheme."""

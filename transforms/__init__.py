@@ -1,0 +1,1 @@
+"""Records, flow assembly, features, and the Beam transforms around them."""

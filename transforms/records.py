@@ -1,0 +1,122 @@
+"""The element types that travel between steps: packets as fixed rows, batches of them, and rejects."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+PACKET = np.dtype(
+    [
+        ("time_ns", "i8"),  # capture time since the Unix epoch (IPFIX IE 325)
+        ("src_hi", "u8"),  # source address, high 64 bits as a number; 0 for IPv4
+        ("src_lo", "u8"),  # low 64 bits; IPv4 is 0xffff << 32 | address, that is ::ffff:a.b.c.d (IE 8, 27)
+        ("dst_hi", "u8"),
+        ("dst_lo", "u8"),  # (IE 12, 28)
+        ("outer_src_hi", "u8"),  # outermost IP addresses of a tunnelled packet; all 0 without tunnel
+        ("outer_src_lo", "u8"),
+        ("outer_dst_hi", "u8"),
+        ("outer_dst_lo", "u8"),
+        ("headers_hash", "u8"),  # XXH3-64 of network and transport headers; 0 if not computed
+        ("src_mac", "u8"),  # 48 bits as a number; 0 without a MAC header
+        ("dst_mac", "u8"),
+        ("frame_octets", "u4"),  # bytes on the wire, as the capture states them
+        ("ip_octets", "u4"),  # IP total length, header included, link padding not (IE 224)
+        ("payload_octets", "u4"),  # ip_octets less IP and transport headers
+        ("tcp_seq", "u4"),
+        ("tcp_ack", "u4"),
+        ("fragment_id", "u4"),  # IP identification (IE 54)
+        ("vni", "i4"),  # VXLAN or Geneve network identifier; -1 without
+        ("payload_at", "u4"),  # where the packet's payload prefix begins in the batch's `payloads`
+        ("payload_captured", "u4"),  # octets of that prefix
+        ("payload_entropy", "f4"),  # bits per octet of that prefix; NaN without one
+        ("ip_header_octets", "u2"),  # innermost IP header with its extension headers
+        ("header_octets", "u2"),  # transport header only
+        ("tcp_window", "u2"),  # unscaled (IE 186)
+        ("vlan_id", "u2"),  # outermost 802.1Q tag; 0 without (IE 58)
+        ("src_port", "u2"),  # ICMP: the message type (Community ID's mapping)
+        ("dst_port", "u2"),  # ICMP: the type of the answer, or the code where there is none
+        ("protocol", "u1"),  # IANA number, after extension headers (IE 4)
+        ("ip_version", "u1"),  # 4 or 6: an IPv6 packet from ::ffff:a.b.c.d is not IPv4 (IE 60)
+        ("tcp_flags", "u1"),  # FIN 1, SYN 2, RST 4, PSH 8, ACK 16, URG 32, ECE 64, CWR 128 (IE 6)
+        ("ttl", "u1"),  # TTL or hop limit (IE 192)
+        ("tos", "u1"),  # DSCP and ECN (IE 5)
+        ("tunnel", "u1"),  # TUNNEL_* of the outermost opened tunnel
+        ("fragment", "u1"),  # FRAGMENT_*
+        ("transport", "u1"),  # TRANSPORT_*
+    ],
+    align=True,
+)
+"""One packet that carries IP. Multi-octet header fields are numbers in host order."""
+
+TUNNEL_NONE, TUNNEL_IP, TUNNEL_GRE, TUNNEL_VXLAN, TUNNEL_GENEVE, TUNNEL_GTP_U, TUNNEL_ERSPAN = range(7)
+TUNNEL_NAMES = ("", "ip", "gre", "vxlan", "geneve", "gtp-u", "erspan")
+
+FRAGMENT_NONE, FRAGMENT_FIRST, FRAGMENT_LATER, FRAGMENT_RESOLVED = range(4)
+"""Whole packet; first fragment (offset 0); later one with ports unknown (0); later one with the first's ports."""
+
+TRANSPORT_NONE, TRANSPORT_WHOLE, TRANSPORT_TRUNCATED = range(3)
+"""No transport header here; parsed; cut or invalid: ports if both were captured, else 0, flags unknown."""
+
+FIN, SYN, RST, PSH, ACK, URG, ECE, CWR = (1 << bit for bit in range(8))
+
+ICMP, TCP, UDP, DCCP, ICMPV6, SCTP, UDP_LITE = 1, 6, 17, 33, 58, 132, 136
+
+REJECT_NOT_IP, REJECT_MALFORMED, REJECT_LATE, REJECT_DUPLICATE = "not_ip", "malformed", "late", "duplicate"
+
+
+class Stream(NamedTuple):
+    """Where blocks come from: their numbers are contiguous within one stream.
+
+    Attributes:
+        sensor: Name of the observation point; `local` unless named.
+        epoch: When the sensor started, ns since the Unix epoch; 0 for files.
+        partition: The part of the queue that this stream is written to.
+    """
+
+    sensor: str
+    epoch: int = 0
+    partition: int = 0
+
+
+class PacketBatch(NamedTuple):
+    """Packets of one stream, as they travel between steps. `packets` is read-only.
+
+    Attributes:
+        stream: Sensor, epoch of its start, and partition of the queue.
+        sequence: Number of the block in its stream; a repeated one is a redelivery.
+        observed_ns: Everything of the stream up to this time is in blocks up to this one.
+        packets: `PACKET[n]`, in capture order.
+        payloads: Payload prefixes end to end, `packets["payload_at"]` and `["payload_captured"]` point into it.
+        partitions: Number of partitions that the sensor writes to.
+        end: True for the block that closes its stream; `observed_ns` is then the largest packet time of the
+            sensor's input.
+    """
+
+    stream: Stream
+    sequence: int
+    observed_ns: int
+    packets: np.ndarray
+    payloads: bytes = b""
+    partitions: int = 1
+    end: bool = False
+
+
+class Reject(NamedTuple):
+    """A piece of input that no flow counts.
+
+    Attributes:
+        step: Where it was refused: `read`, `parse`, `decode`, `assemble`, a sink's scheme.
+        reason: One of a few words, the key under which it is counted.
+        source: File, topic or address it came from.
+        position: Octet offset or record number there; None if it has none.
+        payload: The piece itself.
+    """
+
+    step: str
+    reason: str
+    source: str
+    position: int | None
+    payload: bytes
+
+
+class InputError(Exception):
+    """A person's setting or input cannot be used; the message is the one line to show."""
