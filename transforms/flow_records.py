@@ -1,0 +1,128 @@
+"""From finished rows of the table to Arrow record batches."""
+
+from collections.abc import Iterator, Sequence
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from transforms import fields
+from transforms.addresses import address_texts, mac_texts
+from transforms.features.flow_state import FLOW
+from transforms.features.registry import field_of
+from transforms.gather import RECORD
+from transforms.identity import community_ids, flow_ids
+from transforms.records import TUNNEL_NAMES
+
+ROWS = 8192
+"""The most rows of a batch."""
+
+
+class Finished(NamedTuple):
+    """Flows copied out of a table: rows of equal length, one array of states for each family."""
+
+    interim: bool
+    records: np.ndarray  # RECORD[n]
+    flows: np.ndarray  # FLOW[n]
+    states: dict[str, np.ndarray]  # STATE[n] by field
+
+
+class FlowColumns:
+    """Makes record batches of one schema.
+
+    Args:
+        families: The families whose columns are wanted.
+        features: Names of the feature columns, in order; the common columns stand before them.
+        sets: Names of the feature sets, kept in the schema's metadata under `features`.
+        community_id_seed: Seed of the Community ID.
+    """
+
+    def __init__(
+        self, families: Sequence[ModuleType], features: Sequence[str], sets: Sequence[str] = (), community_id_seed: int = 0
+    ) -> None:
+        wanted = {field.name: field for family in families for field in family.FIELDS}
+        described = fields.arrow_schema([*fields.COMMON, *(wanted[name] for name in features)])
+        self.schema = described.with_metadata({"features": ",".join(sets)})
+        self._families = [family for family in families if any(field.name in features for field in family.FIELDS)]
+        self._seed = community_id_seed
+
+    def needs(self, family: ModuleType) -> bool:
+        """Whether a column of `family` is wanted."""
+        return family in self._families
+
+    def batch(self, finished: Finished, sensor: str) -> pa.RecordBatch:
+        """The finished flows of `sensor` as a record batch."""
+        columns = dict(_common(finished, sensor, self._seed))
+        for family in self._families:
+            states = None if family.STATE is None else finished.states[field_of(family)]
+            columns.update(family.features(states, finished.flows))
+        return pa.RecordBatch.from_arrays(
+            [_as_arrow(columns[field.name], field.type) for field in self.schema], schema=self.schema
+        )
+
+
+def _as_arrow(values: Any, type_: pa.DataType) -> pa.Array:
+    if isinstance(values, pa.Array):
+        return values if values.type == type_ else values.cast(type_)
+    if isinstance(values, np.ma.MaskedArray):
+        return pa.array(values.data, type_, mask=np.ma.getmaskarray(values))
+    return pa.array(values, type_)
+
+
+def _constant(text: str | None, n: int) -> pa.Array:
+    return pa.repeat(pa.scalar(text, pa.string()), n)
+
+
+def _common(finished: Finished, sensor: str, seed: int) -> Iterator[tuple[str, Any]]:
+    records, flows = finished.records, finished.flows
+    n = len(records)
+    keys = np.ascontiguousarray(records["key"])
+    yield "flow_id", pa.Array.from_buffers(pa.binary(16), n, [None, pa.py_buffer(flow_ids(keys, sensor))])
+    yield "flow_part", keys["flow_part"]
+    yield "record_kind", _constant("interim" if finished.interim else "final", n)
+    yield "record_number", records["record_number"]
+    yield "sensor", _constant(sensor, n)
+    yield "src_mac", mac_texts(np.ascontiguousarray(records["src_mac"]))
+    yield "dst_mac", mac_texts(np.ascontiguousarray(records["dst_mac"]))
+    yield "ip_version", keys["ip_version"]
+    for side in ("src", "dst"):
+        hi, lo = np.ascontiguousarray(keys[f"{side}_hi"]), np.ascontiguousarray(keys[f"{side}_lo"])
+        yield f"{side}_ip", address_texts(hi, lo, np.ascontiguousarray(keys["ip_version"]))
+    yield "src_port", keys["src_port"]
+    yield "dst_port", keys["dst_port"]
+    yield "protocol", keys["protocol"]
+    yield "vlan_id", keys["vlan_id"]
+    yield "community_id", community_ids(keys, seed)
+    yield "flow_first_ns", keys["flow_first_ns"]
+    yield "flow_start_ns", flows["first_ns"]
+    yield "flow_end_ns", flows["last_ns"]
+    yield "end_reason", np.ma.array(records["end_reason"], mask=records["end_reason"] == 0)
+    yield "vni", np.ma.array(keys["vni"], mask=keys["vni"] < 0)
+    yield from _tunnels(records)
+    for name in ("fwd", "rev"):
+        side = flows[name]
+        for counter in ("packets", "frame_octets", "ip_octets", "payload_octets", "tcp_flags"):
+            yield f"{name}_{counter}", side[counter]
+
+
+def _tunnels(records: np.ndarray) -> Iterator[tuple[str, Any]]:
+    kinds = records["tunnel"]
+    if not kinds.any():
+        for name in ("tunnel", "outer_src_ip", "outer_dst_ip"):
+            yield name, _constant(None, len(records))
+        return
+    names = pa.array([None, *TUNNEL_NAMES[1:]], pa.string())
+    yield "tunnel", names.take(pa.array(kinds))
+    there = pa.array(kinds > 0)
+    for side in ("src", "dst"):
+        hi, lo = (np.ascontiguousarray(records[f"outer_{side}_{half}"]) for half in ("hi", "lo"))
+        version = np.where((hi == 0) & (lo >> np.uint64(32) == 0xFFFF), 4, 6).astype(np.uint8)
+        texts = address_texts(hi, lo, version)
+        yield f"outer_{side}_ip", pc.if_else(there, texts, pa.scalar(None, pa.string()))
+
+
+def empty(n: int, states_octets: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Records, flows and a buffer of states for `n` flows."""
+    return np.zeros(n, RECORD), np.empty(n, FLOW), np.empty(states_octets, np.uint8)
