@@ -11,7 +11,7 @@ _MAPPED = np.frombuffer(b"::ffff:", np.uint8)
 _DOT, _COLON, _ZERO = ord("."), ord(":"), ord("0")
 
 
-def address_texts(hi: np.ndarray, lo: np.ndarray, version: np.ndarray) -> pa.Array:
+def address_texts(hi: np.ndarray, lo: np.ndarray, version: np.ndarray) -> pa.StringArray:
     """Addresses in their canonical text form; null where `version` is 0.
 
     An IPv6 address within ::ffff:0:0/96 is written ::ffff:a.b.c.d, as RFC 5952 section 5 recommends.
@@ -29,7 +29,7 @@ def address_texts(hi: np.ndarray, lo: np.ndarray, version: np.ndarray) -> pa.Arr
     return _string_array(characters[: _write_addresses(hi, lo, version, characters, offsets)], offsets, version != 0)
 
 
-def mac_texts(macs: np.ndarray) -> pa.Array:
+def mac_texts(macs: np.ndarray) -> pa.StringArray:
     """MAC addresses, `uint64[n]`, as aa:bb:cc:dd:ee:ff; null for 0."""
     macs = np.ascontiguousarray(macs, np.uint64)
     characters = np.empty(len(macs) * _MAC_OCTETS, np.uint8)
@@ -37,7 +37,7 @@ def mac_texts(macs: np.ndarray) -> pa.Array:
     return _string_array(characters[: _write_macs(macs, characters, offsets)], offsets, macs != 0)
 
 
-def _string_array(characters: np.ndarray, offsets: np.ndarray, valid: np.ndarray) -> pa.Array:
+def _string_array(characters: np.ndarray, offsets: np.ndarray, valid: np.ndarray) -> pa.StringArray:
     nulls = len(valid) - int(np.count_nonzero(valid))
     validity = pa.py_buffer(np.packbits(valid, bitorder="little")) if nulls else None
     return pa.StringArray.from_buffers(len(valid), pa.py_buffer(offsets), pa.py_buffer(characters), validity, nulls)

@@ -9,26 +9,8 @@ import numpy as np
 import pyarrow as pa
 import xxhash
 
-from transforms.addresses import address_texts, mac_texts
 from transforms.kernel import kernel
 from transforms.records import ICMP, ICMPV6, SCTP, TCP, UDP
-
-__all__ = [
-    "ICMPV6_PAIRS",
-    "ICMP_PAIRS",
-    "ID_LAYOUT",
-    "KEY",
-    "SHARD_LAYOUT",
-    "address_texts",
-    "community_ids",
-    "flow_ids",
-    "icmp_answer",
-    "icmp_ports",
-    "icmp_two_way",
-    "mac_texts",
-    "packet_shard",
-    "shard_hash",
-]
 
 KEY = np.dtype(
     [
@@ -102,7 +84,7 @@ def shard_hash(packets: np.ndarray) -> np.ndarray:
     return hashes
 
 
-def community_ids(keys: np.ndarray, seed: int = 0) -> pa.Array:
+def community_ids(keys: np.ndarray, seed: int = 0) -> pa.StringArray:
     """Community ID v1 of `KEY[n]`: strings of 30 characters (https://github.com/corelight/community-id-spec).
 
     TCP, UDP, SCTP, ICMP and ICMPv6 are hashed with ports, all else without. One-way ICMP types keep their direction.
