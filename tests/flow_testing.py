@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pytest
 from hypothesis import strategies as st
 
 from transforms import records
@@ -175,6 +176,11 @@ def described(values: Sequence[float], divisor: float = 1.0) -> dict[str, float 
         "variance": statistics.variance(scaled) if len(scaled) > 1 else 0.0,
         "total": sum(scaled),
     }
+
+
+def nearly(columns: dict[str, Any], rel: float = 1e-12) -> dict[str, Any]:
+    """Columns to compare with: numbers within `rel`, None only equal to None."""
+    return {name: None if value is None else pytest.approx(value, rel=rel) for name, value in columns.items()}
 
 
 GAPS_NS = (0, 1, 999, 1_000_000, 999_999_999, 1_000_000_000, 1_000_000_001, 5_000_000_000, 5_000_000_001, 7_500_000_000)

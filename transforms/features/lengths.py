@@ -1,0 +1,105 @@
+"""Packet lengths: payload, IP and frame octets of each side, and of both together."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from transforms.features.flow_state import sides
+from transforms.fields import Field
+from transforms.kernel import kernel
+
+LENGTHS = np.dtype([("min", "u4"), ("max", "u4"), ("squares", "i8")], align=True)
+"""Number and sum are in `FLOW`. The sum of squares is kept modulo 2⁶⁴: `_variance` needs no more."""
+
+SIDE = np.dtype([("payload_octets", LENGTHS), ("ip_octets", LENGTHS), ("frame_octets", LENGTHS)], align=True)
+STATE = np.dtype([("fwd", SIDE), ("rev", SIDE)], align=True)
+"""Lengths of each side, as whole numbers: exact, and those of the flow are their sums."""
+
+
+def _fields() -> Iterator[Field]:
+    for side, whose in (
+        ("fwd", "of a packet of the initiator"),
+        ("rev", "of a packet of the responder"),
+        ("flow", "of a packet of either side"),
+    ):
+        for length, what in (("payload", "transport payload"), ("ip", "IP total length"), ("frame", "frame length")):
+            for column, unit, kind, doc in (
+                ("min", "octets", pa.int64(), "Smallest"),
+                ("max", "octets", pa.int64(), "Largest"),
+                ("mean", "octets", pa.float64(), "Mean"),
+                ("std", "octets", pa.float64(), "Sample standard deviation of the"),
+                ("variance", "octets²", pa.float64(), "Sample variance of the"),
+            ):
+                yield Field(f"{side}_{length}_octets_{column}", kind, unit, f"{doc} {what} {whose}.")
+
+
+FIELDS = tuple(_fields())
+
+
+def initial(settings: Any) -> np.ndarray:
+    """The state before any packet: minima that every length replaces."""
+    state = np.zeros((), STATE)
+    for side in ("fwd", "rev"):
+        for length in SIDE.fields or ():
+            state[side][length]["min"] = np.iinfo(np.uint32).max
+    return state
+
+
+@kernel
+def _add(lengths, octets):
+    lengths.min = min(lengths.min, octets)
+    lengths.max = max(lengths.max, octets)
+    lengths.squares += np.int64(octets) * np.int64(octets)
+
+
+@kernel
+def update(state, flow, packet, forward):
+    """Adds the lengths of `packet` to those of its side."""
+    side = state.fwd if forward else state.rev
+    _add(side.payload_octets, packet.payload_octets)
+    _add(side.ip_octets, packet.ip_octets)
+    _add(side.frame_octets, packet.frame_octets)
+
+
+def features(states: np.ndarray, flows: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+    """The columns of finished flows; null for a side without packets."""
+    (_, fwd), (_, rev) = sides(flows)
+    counts = {"fwd": fwd["packets"].copy(), "rev": rev["packets"].copy()}
+    counts["flow"] = counts["fwd"] + counts["rev"]
+    for name, count in counts.items():
+        for length in SIDE.names or ():
+            if name == "flow":
+                ours, theirs = states["fwd"][length], states["rev"][length]
+                total = fwd[length] + rev[length]
+                squares = ours["squares"] + theirs["squares"]
+                smallest, largest = np.minimum(ours["min"], theirs["min"]), np.maximum(ours["max"], theirs["max"])
+            else:
+                lengths = states[name][length]
+                total = flows[name][length]
+                squares, smallest, largest = lengths["squares"], lengths["min"], lengths["max"]
+            none = count == 0
+            mean = total / np.maximum(count, 1)
+            variance = _variance(count, total, mean, squares)
+            for column, values in (
+                ("min", smallest),
+                ("max", largest),
+                ("mean", mean),
+                ("std", np.sqrt(variance)),
+                ("variance", variance),
+            ):
+                yield f"{name}_{length}_{column}", np.ma.MaskedArray(values, none)
+
+
+def _variance(count: np.ndarray, total: np.ndarray, mean: np.ndarray, squares: np.ndarray) -> np.ndarray:
+    """Sample variance; 0 for fewer than two values.
+
+    The squares are first taken about the whole number nearest to the mean. That is exact modulo 2⁶⁴, so it matters
+    neither that a sum of squares overflowed nor that large squares cancel; the little that is left is a float's work.
+    """
+    near = np.rint(mean).astype(np.int64)
+    rest = total - near * count
+    about_near = squares - near * (total + rest)
+    variance: np.ndarray = (about_near - rest * (rest / np.maximum(count, 1))) / np.maximum(count - 1, 1)
+    return variance
