@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from transforms import records
 from transforms.features.flow_state import FLOW
-from transforms.kernel import kernel
+from transforms.fold import count
 
 START_NS = 1_700_000_000_000_000_000
 """Time of a packet at 0 s: no feature may mistake an absolute time for a duration."""
@@ -72,28 +72,6 @@ def packets(
     for name, values in columns.items():
         made[name] = values
     return made
-
-
-@kernel
-def count(flow, packet, forward):
-    """The core's own update of a flow, after those of the families."""
-    side = flow.fwd if forward else flow.rev
-    if flow.packets == 0:
-        flow.first_ns = packet.time_ns
-        flow.protocol = packet.protocol
-    if side.packets == 0:
-        side.first_ns = packet.time_ns
-    flow.packets += 1
-    flow.last_ns = packet.time_ns
-    side.packets += 1
-    side.last_ns = packet.time_ns
-    side.frame_octets += packet.frame_octets
-    side.ip_octets += packet.ip_octets
-    side.payload_octets += packet.payload_octets
-    side.header_octets += packet.header_octets
-    side.ip_header_octets += packet.ip_header_octets
-    side.payload_packets += 1 if packet.payload_octets else 0
-    side.tcp_flags |= packet.tcp_flags
 
 
 def fold_family(
@@ -163,18 +141,18 @@ def arrow(values: Any, kind: pa.DataType) -> pa.Array:
     return values
 
 
-def described(values: Sequence[float], divisor: float = 1.0) -> dict[str, float | None]:
-    """Minimum, maximum, mean, sample std and variance, total, of plain Python numbers; None for no values."""
+def described(values: Sequence[int], divisor: float = 1.0) -> dict[str, float | None]:
+    """Minimum, maximum, mean, sample std and variance, total, of plain whole numbers; None for no values."""
     if not values:
         return dict.fromkeys(("min", "max", "mean", "std", "variance", "total"))
-    scaled = [value / divisor for value in values]
+    several = len(values) > 1
     return {
-        "min": min(scaled),
-        "max": max(scaled),
-        "mean": statistics.fmean(scaled),
-        "std": statistics.stdev(scaled) if len(scaled) > 1 else 0.0,
-        "variance": statistics.variance(scaled) if len(scaled) > 1 else 0.0,
-        "total": sum(scaled),
+        "min": min(values) / divisor,
+        "max": max(values) / divisor,
+        "mean": statistics.fmean(values) / divisor,
+        "std": statistics.stdev(values) / divisor if several else 0.0,
+        "variance": statistics.variance(values) / divisor**2 if several else 0.0,
+        "total": sum(values) / divisor,
     }
 
 

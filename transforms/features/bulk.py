@@ -1,4 +1,4 @@
-"""Bulk transfers: four or more packets with payload from one side, at most 1 s apart, none of the other side between."""
+"""Bulk transfers: four or more packets with payload from one side, at most 1 s apart, none of the other between."""
 
 from collections.abc import Iterator
 

@@ -11,7 +11,7 @@ from transforms.fields import Field
 from transforms.kernel import kernel
 
 LENGTHS = np.dtype([("min", "u4"), ("max", "u4"), ("squares", "i8")], align=True)
-"""Number and sum are in `FLOW`. The sum of squares is kept modulo 2⁶⁴: `_variance` needs no more."""
+"""Number and sum are in `FLOW`. The sum of squares is kept modulo 2⁶⁴: `_columns` needs no more."""
 
 SIDE = np.dtype([("payload_octets", LENGTHS), ("ip_octets", LENGTHS), ("frame_octets", LENGTHS)], align=True)
 STATE = np.dtype([("fwd", SIDE), ("rev", SIDE)], align=True)
@@ -66,40 +66,41 @@ def update(state, flow, packet, forward):
 def features(states: np.ndarray, flows: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
     """The columns of finished flows; null for a side without packets."""
     (_, fwd), (_, rev) = sides(flows)
-    counts = {"fwd": fwd["packets"].copy(), "rev": rev["packets"].copy()}
-    counts["flow"] = counts["fwd"] + counts["rev"]
-    for name, count in counts.items():
+    for name, side in sides(flows):
+        count = side["packets"].copy()
+        none = count == 0
         for length in SIDE.names or ():
-            if name == "flow":
-                ours, theirs = states["fwd"][length], states["rev"][length]
-                total = fwd[length] + rev[length]
-                squares = ours["squares"] + theirs["squares"]
-                smallest, largest = np.minimum(ours["min"], theirs["min"]), np.maximum(ours["max"], theirs["max"])
-            else:
-                lengths = states[name][length]
-                total = flows[name][length]
-                squares, smallest, largest = lengths["squares"], lengths["min"], lengths["max"]
-            none = count == 0
-            mean = total / np.maximum(count, 1)
-            variance = _variance(count, total, mean, squares)
-            for column, values in (
-                ("min", smallest),
-                ("max", largest),
-                ("mean", mean),
-                ("std", np.sqrt(variance)),
-                ("variance", variance),
-            ):
+            for column, values in _columns(count, side[length].copy(), states[name][length]):
                 yield f"{name}_{length}_{column}", np.ma.MaskedArray(values, none)
+    count = fwd["packets"] + rev["packets"]
+    for length in SIDE.names or ():
+        both = _merged(states["fwd"][length], states["rev"][length])
+        for column, values in _columns(count, fwd[length] + rev[length], both):
+            yield f"flow_{length}_{column}", values
 
 
-def _variance(count: np.ndarray, total: np.ndarray, mean: np.ndarray, squares: np.ndarray) -> np.ndarray:
-    """Sample variance; 0 for fewer than two values.
+def _merged(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    both = np.empty(one.shape, LENGTHS)
+    both["min"] = np.minimum(one["min"], other["min"])
+    both["max"] = np.maximum(one["max"], other["max"])
+    both["squares"] = one["squares"] + other["squares"]
+    return both
 
-    The squares are first taken about the whole number nearest to the mean. That is exact modulo 2⁶⁴, so it matters
-    neither that a sum of squares overflowed nor that large squares cancel; the little that is left is a float's work.
+
+def _columns(count: np.ndarray, total: np.ndarray, lengths: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+    """Statistics of `count` lengths that sum up to `total`; sample variance, 0 for fewer than two.
+
+    Squares are first taken about the whole number nearest to the mean. That is exact modulo 2⁶⁴, so it matters neither
+    that a sum of squares overflowed nor that large squares cancel; the little that is left is a float's work.
     """
+    n = np.maximum(count, 1).astype(np.float64)
+    mean = total / n
     near = np.rint(mean).astype(np.int64)
     rest = total - near * count
-    about_near = squares - near * (total + rest)
-    variance: np.ndarray = (about_near - rest * (rest / np.maximum(count, 1))) / np.maximum(count - 1, 1)
-    return variance
+    about_near = lengths["squares"] - near * (total + rest)
+    variance = (about_near - rest * (rest / n)) / np.maximum(n - 1, 1)
+    yield "min", lengths["min"]
+    yield "max", lengths["max"]
+    yield "mean", mean
+    yield "std", np.sqrt(variance)
+    yield "variance", variance

@@ -1,4 +1,4 @@
-"""Faults of other flow exporters, by their names on the reference page: a few packets and an answer by hand for each."""
+"""Faults of other exporters, by their names on the reference page: a few packets and an answer by hand for each."""
 
 import math
 
