@@ -45,6 +45,7 @@ class FlowColumns:
         wanted = {field.name: field for family in families for field in family.FIELDS}
         described = fields.arrow_schema([*fields.COMMON, *(wanted[name] for name in features)])
         self.schema = described.with_metadata({"features": ",".join(sets)})
+        self.families = tuple(families)
         self._families = [family for family in families if any(field.name in features for field in family.FIELDS)]
         self._seed = community_id_seed
 

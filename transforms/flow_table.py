@@ -14,6 +14,7 @@ from transforms.duplicates import DuplicateFilter
 from transforms.features.registry import field_of, states_dtype
 from transforms.features.shape import entropy
 from transforms.flow_records import ROWS, Finished, FlowColumns, empty
+from transforms.growing import GrowingArray
 from transforms.gather import gather, places, retire
 from transforms.order import PacketBuffer
 from transforms.records import PACKET, InputError, PacketBatch, Stream
@@ -64,11 +65,13 @@ class FlowTable:
         self._allocate(2 * _CHUNK, 2 * _CHUNK + fold.RESERVED_ROWS)
 
     def _allocate(self, heads: int, rows: int) -> None:
-        self._heads = np.empty(heads, fold.HEAD)
+        self._head_memory = GrowingArray(heads, fold.HEAD)
+        self._heads = self._head_memory.rows
         self._deadlines = np.full(heads, fold.NEVER, np.int64)
         self._free = np.empty(heads, np.int32)
         self._closed = np.empty(heads, np.int32)
-        self._rows = np.empty(rows, self._row)
+        self._row_memory = GrowingArray(rows, self._row)
+        self._rows = self._row_memory.rows
         self._free_rows = np.empty(rows, np.int32)
         self._rows[fold.BLANK] = self._blank[0]
         self._counts = np.zeros(7, np.int64)
@@ -99,20 +102,23 @@ class FlowTable:
         self._buffer.add(batch, packets[~late])
         return packets[late]
 
-    def advance(self, time_ns: int) -> Iterator[pa.RecordBatch]:
-        """Folds all packets before `time_ns` and yields the flows whose deadline is then reached."""
+    def advance(self, time_ns: int, at_least: int = 1) -> Iterator[pa.RecordBatch]:
+        """Folds all packets before `time_ns` and yields the flows whose deadline is then reached.
+
+        With `at_least`, ended flows wait in the table until there are so many: larger batches cost less.
+        """
         if time_ns > self.frontier_ns:
             self.frontier_ns = time_ns
             for packets in self._buffer.take(time_ns):
                 yield from self._run(packets)
-            yield from self._pass(time_ns)
+            yield from self._pass(time_ns, at_least)
 
     def finish(self, end_ns: int) -> Iterator[pa.RecordBatch]:
         """Ends all flows. `end_ns` is the largest packet time of the sensor's whole input."""
         self.frontier_ns = 1 << 63
         for packets in self._buffer.take(None):
             yield from self._run(packets)
-        yield from self._pass(end_ns)
+        yield from self._pass(end_ns, 1)
         fold.close_all(*self._table())
         yield from self._put_out()
 
@@ -143,16 +149,16 @@ class FlowTable:
             yield from self._fold(packets[at:end])
             at = end
 
-    def _pass(self, time_ns: int) -> Iterator[pa.RecordBatch]:
+    def _pass(self, time_ns: int, at_least: int) -> Iterator[pa.RecordBatch]:
         """Lets time reach `time_ns`, every packet before it being folded."""
         if self._boundary_ns is not None and self._boundary_ns <= time_ns:
             yield from self._report()
-        yield from self._sweep(time_ns)
+        yield from self._sweep(time_ns, at_least)
 
     def _report(self) -> Iterator[pa.RecordBatch]:
         """Interim records of the flows that changed and are still open at the boundary."""
         assert self._boundary_ns is not None
-        yield from self._sweep(self._boundary_ns)
+        yield from self._sweep(self._boundary_ns, 1)
         self._boundary_ns = None
         found = np.empty(self.open_flows, np.int32)
         changed = found[: fold.changed_flows(self._heads, self._deadlines, self._counts, found)]
@@ -173,7 +179,7 @@ class FlowTable:
                 yield from self._put_out()
         yield from self._sweep(int(packets["time_ns"][-1]) - 1, ROWS)
 
-    def _sweep(self, time_ns: int, at_least: int = 1) -> Iterator[pa.RecordBatch]:
+    def _sweep(self, time_ns: int, at_least: int) -> Iterator[pa.RecordBatch]:
         """Ends what is due at `time_ns`; puts flows out once there are `at_least` so many."""
         if self._counts[fold.SOONEST] <= time_ns:
             fold.sweep(time_ns, *self._table())
@@ -234,7 +240,9 @@ class FlowTable:
         size, top = len(self._heads), int(self._counts[fold.TOP_HEAD])
         if self._counts[fold.FREE_HEADS] + size - top < packets:
             larger = max(size + size // 2, top + packets)
-            for name in ("_heads", "_deadlines", "_free", "_closed"):
+            del self._heads
+            self._heads = self._head_memory.grow(larger)
+            for name in ("_deadlines", "_free", "_closed"):
                 setattr(self, name, _grown(getattr(self, name), size, larger))
             self._deadlines[size:] = fold.NEVER
             if len(self._slots) < 2 * larger:
@@ -245,7 +253,8 @@ class FlowTable:
         size, top = len(self._rows), int(self._counts[fold.TOP_ROW])
         if self._counts[fold.FREE_ROWS] + size - top < rows:
             larger = max(size + size // 2, top + rows)
-            self._rows = _grown(self._rows, top, larger)
+            del self._rows
+            self._rows = self._row_memory.grow(larger)
             self._free_rows = _grown(self._free_rows, int(self._counts[fold.FREE_ROWS]), larger)
 
     def _rehash(self) -> None:

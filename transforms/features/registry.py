@@ -8,6 +8,8 @@ from types import ModuleType
 
 import numpy as np
 
+from transforms.features.families import FAMILIES
+from transforms.fields import COMMON
 from transforms.records import InputError
 
 _by_field: dict[str, ModuleType] = {}
@@ -55,9 +57,9 @@ def load_family(name: str) -> ModuleType:
 
 
 def load_families(names: Sequence[str]) -> tuple[ModuleType, ...]:
-    """Imports the families of `names` and checks that no two columns have one name."""
+    """Imports a user's families and checks that no two columns, ours included, have one name."""
     families = tuple(load_family(name) for name in names)
-    seen: set[str] = set()
+    seen = {field.name for field in COMMON} | {field.name for family in FAMILIES for field in family.FIELDS}
     for family in families:
         for field in family.FIELDS:
             if field.name in seen:

@@ -1,0 +1,194 @@
+"""Captures in, flows with features out.
+
+On this machine, files to Parquet:
+
+    python -m pipelines.flows --runner=DirectRunner --input capture.pcap
+
+Without `--input` it makes demo traffic and runs on that. `--help` lists the options; docs/ describes each field.
+"""
+
+import os
+import secrets
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+from apache_beam.runners.runner import PipelineRunner
+
+from pipelines.inputs import UNREADABLE, Reader, find_inputs, is_queue, octets_of
+from pipelines.options import FlowOptions, parse_options
+from pipelines.summary import Summary
+from pipelines.terminal import configure_logging, mistake_in, progress, say
+from sinks import outputs
+from sinks.outputs import SinkContext, SinkUrl
+from sinks.rejects import WriteRejects
+from sources.captures import ReadSettings
+from sources.headers import TUNNEL_KINDS, HeaderSettings
+from transforms.assemble import AssembleCaptures, AssembledFlows, AssembleFlows, ReadPackets
+from transforms.features import sets
+from transforms.records import InputError
+from transforms.rules import Rules
+from transforms.sessions import AssembleSessions
+from transforms.settings import FlowSettings
+from transforms.shard import MERGED
+
+DEFAULT_OUTPUT = "parquet:flows"
+
+
+def rules_of(options: FlowOptions) -> Rules:
+    """The rules that the options ask for."""
+    return Rules(
+        end_rules=options.end_rules,
+        idle_timeout_s=options.idle_timeout_s,
+        active_timeout_s=options.active_timeout_s,
+        tcp_linger_s=options.tcp_linger_s,
+        activity_timeout_s=options.activity_timeout_s,
+        interim_interval_s=options.interim_interval_s,
+        icmp_key=options.icmp_key,
+        ignore_vni=options.ignore_vni,
+        drop_duplicates_s=options.drop_duplicates_s,
+        max_open_flows=options.max_open_flows,
+        community_id_seed=options.community_id_seed,
+    )
+
+
+def read_settings(options: FlowOptions) -> ReadSettings:
+    """How capture files are read."""
+    kinds = TUNNEL_KINDS if options.decapsulate is None else options.decapsulate
+    headers = HeaderSettings(
+        decapsulate=() if kinds == ("none",) else kinds,
+        payload_octets=options.payload_octets,
+        headers_hash=options.drop_duplicates_s > 0,
+    )
+    return ReadSettings(headers, temp_dir=options.temp_dir, max_rejects=options.max_rejects)
+
+
+def assemble(
+    inputs: beam.PCollection, options: FlowOptions, settings: FlowSettings, reader: Reader, from_queue: bool
+) -> AssembledFlows:
+    """Wires reading and assembling, the way that `--assembler` names."""
+    merged = MERGED if options.merge_sensors else None
+    if options.assembler == "captures":
+        slack_s = options.max_out_of_orderness_s if from_queue else 0.0
+        captures = AssembleCaptures(reader, settings, options.max_rejects, slack_s, merged)
+        return inputs | "AssembleCaptures" >> captures
+    packets, rejected = inputs | "ReadPackets" >> ReadPackets(reader)
+    if options.assembler == "flows":
+        split = AssembleFlows(settings, options.shards, options.merge_sensors, options.max_rejects)
+        flows, unplaced = packets | "AssembleFlows" >> split
+    else:
+        flows, unplaced = packets | "AssembleSessions" >> AssembleSessions(settings, merged)
+    return AssembledFlows(flows, (rejected, unplaced) | "AllRejects" >> beam.Flatten())
+
+
+def build(
+    inputs: beam.PCollection,
+    options: FlowOptions,
+    settings: FlowSettings,
+    reader: Reader,
+    opened: Mapping[SinkUrl, beam.PTransform],
+    rejects_folder: str,
+    job: str,
+    from_queue: bool,
+) -> None:
+    """Wires everything between the inputs and what the outputs were opened to; `run` adds the two ends."""
+    flows, rejects = assemble(inputs, options, settings, reader, from_queue)
+    refused = [rejects]
+    for url, sink in opened.items():
+        answer = flows | f"Write {url}" >> sink
+        if answer is not None:
+            refused.append(answer)
+    together = refused[0] if len(refused) == 1 else refused | "Refused" >> beam.Flatten()
+    _ = together | "WriteRejects" >> WriteRejects(rejects_folder, options.max_rejects)
+
+
+def runner_of(options: PipelineOptions) -> PipelineRunner | str | None:
+    """The runner; DirectRunner is Beam's in-process one: `DirectRunner` itself would first try to fetch another."""
+    name = options.view_as(StandardOptions).runner
+    if name in (None, "DirectRunner"):
+        from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+
+        return FnApiRunner()
+    return name
+
+
+@contextmanager
+def captures_or_demo(urls: Sequence[str], temp_dir: str | None, quiet: bool) -> Iterator[Sequence[str]]:
+    """The inputs, or a capture of demo traffic while the job runs."""
+    if urls:
+        yield urls
+        return
+    from pipelines.generate import write_demo
+
+    with tempfile.TemporaryDirectory(prefix="flowbeam-demo-", dir=temp_dir) as folder:
+        path = os.path.join(folder, "demo.pcap")
+        if not quiet:
+            say("no --input: running on generated demo traffic")
+        write_demo(path)
+        yield [path]
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Runs the job to its end.
+
+    Raises:
+        InputError: A setting is wrong, or nothing could be read or written.
+    """
+    started = time.monotonic()
+    beam_options = parse_options(arguments)
+    options = beam_options.view_as(FlowOptions)
+    settings = FlowSettings(rules_of(options), tuple(options.features or [sets.FLOWBEAM]), tuple(options.feature_module))
+    reading = read_settings(options)
+    with captures_or_demo(options.input, options.temp_dir, options.quiet) as urls:
+        inputs = find_inputs(urls, options.sensor, options.sensor_from)
+        job = secrets.token_hex(8)
+        context = SinkContext(settings.feature_sets, job)
+        opened = outputs.open_outputs(options.output or [DEFAULT_OUTPUT], context)
+        folder = options.rejects or str(outputs.rejects_folder(opened))
+        pipeline = beam.Pipeline(runner=runner_of(beam_options), options=beam_options)
+        elements = pipeline | "Inputs" >> beam.Create(inputs, reshuffle=False)
+        reader = Reader(reading, alone=len(inputs) == 1)
+        build(elements, options, settings, reader, opened, folder, job, any(map(is_queue, urls)))
+        if not options.quiet and sys.stderr.isatty():
+            progress.show(octets_of(inputs))
+        try:
+            result = pipeline.run()
+            result.wait_until_finish()
+        except Exception as error:
+            mistake = mistake_in(error)
+            if mistake is None:
+                raise
+            raise InputError(mistake) from error
+        finally:
+            progress.end()
+            outputs.remove_partial(opened, job)
+    summary = Summary.of(result, time.monotonic() - started)
+    if summary.notes.get(UNREADABLE) == len(inputs):
+        raise InputError(f"none of the {len(inputs)} inputs can be read; see the lines above")
+    if options.summary:
+        summary.write(options.summary)
+    if not options.quiet:
+        summary.show([str(url) for url in opened], folder, outputs.query(opened))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; returns its exit status."""
+    configure_logging()
+    try:
+        run(sys.argv[1:] if arguments is None else arguments)
+    except InputError as error:
+        say(str(error))
+        return 2
+    except KeyboardInterrupt:
+        say("stopped; no half-written file is left")
+        sys.stderr.flush()
+        os._exit(130)  # threads of the runner may still be folding
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,104 @@
+"""`--input` URLs: what opens each, as one value that travels to the workers."""
+
+import logging
+import os
+import pkgutil
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import queues
+from pipelines.terminal import progress
+from sources import captures, read_queue
+from sources.captures import ReadReport, ReadSettings, SensorInput
+from transforms.records import InputError, PacketBatch, Reject
+
+_log = logging.getLogger(__name__)
+
+UNREADABLE = "inputs_unreadable"
+"""Counter of the inputs that could not be used at all."""
+
+
+def is_queue(url: str) -> bool:
+    """Whether an `--input` names a queue; anything else is a path."""
+    scheme, colon, _ = url.partition(":")
+    return bool(colon) and scheme in {module.name for module in pkgutil.iter_modules(queues.__path__)}
+
+
+def find_inputs(urls: Sequence[str], sensor: str, sensor_from: str) -> list[Any]:
+    """One element for each sensor of the captures, and of each queue.
+
+    Raises:
+        InputError: An input does not exist, or holds nothing that could be read.
+    """
+    files = [url for url in urls if not is_queue(url)]
+    found: list[Any] = captures.sensor_inputs(files, sensor, sensor_from) if files else []
+    for url in urls:
+        if is_queue(url):
+            found += read_queue.queue_inputs(url)
+    return found
+
+
+def octets_of(inputs: Iterable[Any]) -> int | None:
+    """Size of the capture files; None where it is not known."""
+    paths = [path for one in inputs if isinstance(one, SensorInput) for path in one.files]
+    if not paths or any(path == "-" for path in paths):
+        return None
+    return sum(os.path.getsize(path) for path in paths)
+
+
+@dataclass
+class Report:
+    """What an input told, in the form that assembling counts."""
+
+    packets_read: int = 0
+    rejects: dict[str, int] = field(default_factory=dict)
+    samples: list[Reject] = field(default_factory=list)
+    notes: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass
+class Reader:
+    """Opens inputs on the worker; each damaged file is one warning.
+
+    Attributes:
+        settings: How capture files are read.
+        alone: There is one input: where it cannot be read at all, the run fails. Otherwise the others go on.
+    """
+
+    settings: ReadSettings
+    alone: bool = True
+
+    def __call__(self, element: Any) -> tuple[Report, Iterable[PacketBatch]]:
+        """The report, complete once the batches are read; and the batches."""
+        report = Report()
+        return report, self._read(element, report)
+
+    def _read(self, element: Any, report: Report) -> Iterator[PacketBatch]:
+        reading = ReadReport()
+        read_packets = captures.read_packets if isinstance(element, SensorInput) else read_queue.read_packets
+        try:
+            yield from read_packets(element, self.settings, reading, _Advance())
+        except InputError as error:
+            if self.alone:
+                raise
+            reading.damage = [str(error)]
+            report.notes[UNREADABLE] = 1
+        for line in reading.damage:
+            _log.warning("%s", line)
+        report.packets_read = reading.packets_read
+        report.rejects = dict(reading.rejects)
+        report.samples = reading.samples
+        for name in ("transport_truncated", "fragments_unresolved", "interface_drops", "blocks_repeated"):
+            report.notes[name] = getattr(reading, name, 0)
+
+
+class _Advance:
+    """Tells the progress bar what came since the last time."""
+
+    def __init__(self) -> None:
+        self._told = 0
+
+    def __call__(self, octets_read: int) -> None:
+        progress.advance(octets_read - self._told)
+        self._told = octets_read

@@ -1,0 +1,112 @@
+"""The figures of a finished run, from the pipeline's counters."""
+
+import json
+import os
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from apache_beam.metrics.metric import MetricsFilter
+
+_REASONS = "flows_ended_"
+
+
+class Summary(NamedTuple):
+    """What a run did.
+
+    Attributes:
+        packets_read: Packets in the input.
+        packets_in_flows: Packets that flows count.
+        rejects: Packets and pieces rejected, by reason.
+        flows: Flows, interim records not counted.
+        end_reasons: Flows by why they ended.
+        first_packet_ns: Time of the first packet; None without packets.
+        last_packet_ns: Time of the last packet.
+        seconds: How long the run took.
+        notes: Other counters of reading and assembling that are not zero.
+    """
+
+    packets_read: int
+    packets_in_flows: int
+    rejects: dict[str, int]
+    flows: int
+    end_reasons: dict[str, int]
+    first_packet_ns: int | None
+    last_packet_ns: int | None
+    seconds: float
+    notes: dict[str, int]
+
+    @classmethod
+    def of(cls, result: Any, seconds: float) -> "Summary":
+        """Reads the counters of a pipeline's result."""
+        query = result.metrics().query(MetricsFilter().with_namespaces(["read", "rejects", "assemble"]))
+        counters: dict[tuple[str, str], int] = {}
+        for metric in query["counters"]:
+            name = (metric.key.metric.namespace, metric.key.metric.name)
+            counters[name] = counters.get(name, 0) + metric.committed
+        spans = [
+            tuple(map(int, span.split())) for metric in query["string_sets"] for span in metric.committed.string_set
+        ]
+        read = counters.pop(("read", "packets_read"), 0)
+        in_flows = counters.pop(("assemble", "packets_in_flows"), 0)
+        ends = {name[len(_REASONS) :]: n for (_, name), n in counters.items() if name.startswith(_REASONS) and n}
+        ends.pop("open", None)
+        return cls(
+            packets_read=read,
+            packets_in_flows=in_flows,
+            rejects={name: n for (space, name), n in sorted(counters.items()) if space == "rejects" and n},
+            flows=sum(ends.values()),
+            end_reasons=ends,
+            first_packet_ns=min((span[0] for span in spans), default=None),
+            last_packet_ns=max((span[1] for span in spans), default=None),
+            seconds=round(seconds, 3),
+            notes={
+                name: n
+                for (space, name), n in sorted(counters.items())
+                if n and space != "rejects" and not name.startswith(_REASONS)
+            },
+        )
+
+    def write(self, path: str) -> None:
+        """Writes the figures as JSON; the file appears whole."""
+        partial = f"{path}.partial-{os.getpid()}"
+        with open(partial, "w", encoding="utf-8") as file:
+            json.dump(self._asdict(), file, indent=2)
+            file.write("\n")
+        os.replace(partial, path)
+
+    def show(self, outputs: Iterable[str], rejects_folder: str, query: str | None) -> None:
+        """Prints the figures for a person."""
+        from rich.console import Console
+        from rich.table import Table
+
+        table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+        table.add_column(style="bold")
+        rows: list[tuple[str, str]] = [
+            ("packets", f"{self.packets_read:,} read, {self.packets_in_flows:,} in flows"),
+            ("flows", f"{self.flows:,}" + _listed(self.end_reasons, " ended by ")),
+            ("rejects", f"{sum(self.rejects.values()):,}" + _listed(self.rejects, ": ")),
+        ]
+        if self.notes:
+            rows.append(("noted", _listed(self.notes, "")))
+        if self.first_packet_ns is not None and self.last_packet_ns is not None:
+            rows.append(("capture", f"{_utc(self.first_packet_ns)} to {_utc(self.last_packet_ns)}"))
+        speed = self.packets_read / self.seconds if self.seconds else 0.0
+        rows.append(("speed", f"{self.seconds:.2f} s, {speed:,.0f} packets/s"))
+        rows.append(("output", ", ".join(outputs)))
+        if any(name != "not_ip" for name in self.rejects):
+            rows.append(("rejected", rejects_folder))
+        if query:
+            rows.append(("try", query))
+        for name, text in rows:
+            table.add_row(name, text)
+        Console(soft_wrap=True, highlight=False).print(table)
+
+
+def _listed(counts: dict[str, int], before: str) -> str:
+    return before + ", ".join(f"{name} {n:,}" for name, n in counts.items()) if counts else ""
+
+
+def _utc(time_ns: int) -> str:
+    import numpy as np
+
+    return str(np.datetime64(time_ns, "ns"))[:23] + "Z"

@@ -1,0 +1,55 @@
+"""Beam coders of the element types: deterministic, registered when this module is imported."""
+
+import apache_beam as beam
+import pyarrow as pa
+
+from transforms import avro
+from transforms.records import PacketBatch
+
+
+class PacketBatchCoder(beam.coders.Coder):
+    """A batch as the Avro block that it would be on a queue."""
+
+    def encode(self, value: PacketBatch) -> bytes:
+        """The block's octets."""
+        return avro.encode_block(value)
+
+    def decode(self, encoded: bytes) -> PacketBatch:
+        """The batch of a block."""
+        return avro.decode_block(encoded)
+
+    def is_deterministic(self) -> bool:
+        """Equal batches give equal octets."""
+        return True
+
+    def to_type_hint(self) -> type:
+        """The element type."""
+        return PacketBatch
+
+
+class RecordBatchCoder(beam.coders.Coder):
+    """A record batch as an Arrow IPC stream."""
+
+    def encode(self, value: pa.RecordBatch) -> bytes:
+        """Schema and batch."""
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, value.schema) as stream:
+            stream.write_batch(value)
+        return sink.getvalue().to_pybytes()
+
+    def decode(self, encoded: bytes) -> pa.RecordBatch:
+        """The one batch of a stream."""
+        with pa.ipc.open_stream(encoded) as stream:
+            return stream.read_next_batch()
+
+    def is_deterministic(self) -> bool:
+        """Equal batches give equal octets."""
+        return True
+
+    def to_type_hint(self) -> type:
+        """The element type."""
+        return pa.RecordBatch
+
+
+beam.coders.registry.register_coder(PacketBatch, PacketBatchCoder)
+beam.coders.registry.register_coder(pa.RecordBatch, RecordBatchCoder)
