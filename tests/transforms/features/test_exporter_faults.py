@@ -116,12 +116,6 @@ def test_d17_rates_of_zero_duration_are_null():
     assert {name for name, value in found.items() if value is not None} == {"down_up_ratio"}
 
 
-def test_d25_gaps_of_one_side_never_mix_with_the_other():
-    """Gaps of a side are between its own packets, and none is negative."""
-    found = fold_family(interarrival, packets([0, 3, 4, 8], forward=[True, False, True, False]))
-    assert (found["fwd_iat_total_us"], found["rev_iat_total_us"], found["flow_iat_min_us"]) == (4e6, 5e6, 1e6)
-
-
 def test_p3_true_minimum_of_zero_stays():
     """A minimum of 0 is not taken for "unset" and replaced by the next value."""
     sizes = fold_family(lengths, packets([0, 0, 1, 9], payload=[0, 500, 600, 700]))

@@ -1,5 +1,6 @@
 """Rates over the flow's duration, and the ratio of the sides."""
 
+import pytest
 from flow_testing import fold_family, nearly, one_flow, packets
 from hypothesis import given, settings
 
@@ -35,3 +36,13 @@ def test_side_that_is_silent_has_a_rate_of_zero():
     """No answer within a flow that took time is 0 packets per second; only no duration is null."""
     found = fold_family(rates, packets([0, 1]))
     assert (found["rev_packets_per_s"], found["down_up_ratio"]) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("sent", "ratio"),
+    [([True, False, False], 2), ([True, True, True, False], 1 / 3), ([True], 0), ([False], None)],
+    ids=["more-down", "more-up", "no-answer", "nothing-up"],
+)
+def test_down_up_ratio_needs_no_duration(sent, ratio):
+    """Packets of the responder for each of the initiator, null only without the latter."""
+    assert fold_family(rates, packets([0] * len(sent), forward=sent))["down_up_ratio"] == ratio
