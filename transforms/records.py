@@ -77,6 +77,26 @@ class Stream(NamedTuple):
     partition: int = 0
 
 
+class SensorHealth(NamedTuple):
+    """What a live sensor says about itself in a heartbeat.
+
+    Attributes:
+        cpu_percent: Use of its processes, of one core.
+        memory_octets: Resident memory.
+        queued_blocks: Blocks that it holds and the queue has not accepted yet.
+        queued_octets: Their size.
+        captured_packets: Packets taken from the line since its start.
+        clock_error_ns: Largest error of its clock, as its time service states it; -1 if unknown.
+    """
+
+    cpu_percent: float = 0.0
+    memory_octets: int = 0
+    queued_blocks: int = 0
+    queued_octets: int = 0
+    captured_packets: int = 0
+    clock_error_ns: int = -1
+
+
 class PacketBatch(NamedTuple):
     """Packets of one stream, as they travel between steps. `packets` is read-only.
 
@@ -89,6 +109,9 @@ class PacketBatch(NamedTuple):
         partitions: Number of partitions that the sensor writes to.
         end: True for the block that closes its stream; `observed_ns` is then the largest packet time of the
             sensor's input.
+        dropped: Packets that the sensor's interfaces lost since the previous block.
+        rejects: Packets since the previous block that were read and are in no block: counts by reason, sorted.
+        health: What a live sensor says about itself; None from files.
     """
 
     stream: Stream
@@ -98,6 +121,9 @@ class PacketBatch(NamedTuple):
     payloads: bytes = b""
     partitions: int = 1
     end: bool = False
+    dropped: int = 0
+    rejects: tuple[tuple[str, int], ...] = ()
+    health: SensorHealth | None = None
 
 
 class Reject(NamedTuple):
