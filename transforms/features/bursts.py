@@ -1,0 +1,122 @@
+"""Bursts of payload in each direction (SBLT), as ipfixprobe's `bstats` plugin finds them."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pyarrow as pa
+
+from transforms.features import sequences
+from transforms.fields import Field
+from transforms.kernel import kernel
+
+KEPT = 15
+"""Bursts that are kept of each side; all are counted."""
+
+MIN_PACKETS = 3
+MAX_GAP_NS = 1_000_000_000
+
+_LISTS = {
+    "packets": (pa.int64(), "packets", "Packets of each"),
+    "octets": (pa.int64(), "octets", "Payload of each"),
+    "start_us": (pa.int64(), "us", "From the start of the flow to the first packet of each, cut to µs, for each"),
+    "duration_us": (pa.int64(), "us", "From the first to the last packet of each, cut to µs, for each"),
+}
+
+
+def _fields() -> Iterator[Field]:
+    for side, who in (("fwd", "initiator"), ("rev", "responder")):
+        what = "3 or more packets with payload, no gap above 1 s"
+        yield Field(f"{side}_burst_count", pa.int64(), "bursts", f"Bursts of the {who}: {what}.")
+        for name, (kind, unit, doc) in _LISTS.items():
+            yield Field(f"{side}_burst_{name}", pa.list_(kind), unit, f"{doc} of the first 15 bursts of the {who}.")
+
+
+FIELDS = tuple(_fields())
+
+SIDE = np.dtype(
+    [
+        ("open_start_ns", "i8"),  # the run of packets that the next one may join
+        ("open_last_ns", "i8"),
+        ("open_octets", "i8"),
+        ("open_packets", "i8"),
+        ("count", "i8"),  # finished bursts
+        ("packets", "u4", KEPT),
+        ("octets_low", "u4", KEPT),
+        ("start_us_low", "u4", KEPT),
+        ("duration_us_low", "u4", KEPT),
+        ("octets_high", "u2", KEPT),
+        ("start_us_high", "u2", KEPT),
+        ("duration_us_high", "u2", KEPT),
+    ],
+    align=True,
+)
+"""The finished bursts of one side, and a run of packets that is one already or may become one."""
+
+STATE = np.dtype([("fwd", SIDE), ("rev", SIDE)], align=True)
+"""Bursts of each side.
+
+As in bstats (ipfixprobe 5.7), packets without payload neither belong to a burst nor end one, octets are payload, and
+the sides do not interrupt each other. Unlike there, a gap of exactly one second still joins (bstats: less than one),
+bursts beyond the fifteenth are counted, and a flow of three packets can have one.
+"""
+
+
+@kernel
+def update(state, flow, packet, forward):
+    """Adds `packet` to the open run of its side, or begins the next run with it."""
+    if packet.payload_octets == 0:
+        return
+    side = state.fwd if forward else state.rev
+    if side.open_packets == 0 or packet.time_ns - side.open_last_ns > MAX_GAP_NS:
+        if side.open_packets >= MIN_PACKETS:
+            if side.count < KEPT:
+                _keep(side, side.count, flow.first_ns)
+            side.count += 1
+        side.open_start_ns = packet.time_ns
+        side.open_octets = 0
+        side.open_packets = 0
+    side.open_last_ns = packet.time_ns
+    side.open_octets += packet.payload_octets
+    side.open_packets += 1
+
+
+@kernel
+def _keep(side, index, flow_start_ns):
+    """Writes the open run into its row among the finished ones."""
+    octets = min(side.open_octets, sequences.LARGEST)
+    start_us = min((side.open_start_ns - flow_start_ns) // 1000, sequences.LARGEST)
+    duration_us = min((side.open_last_ns - side.open_start_ns) // 1000, sequences.LARGEST)
+    side.packets[index] = min(side.open_packets, sequences.LOW)
+    side.octets_low[index] = octets & sequences.LOW
+    side.octets_high[index] = octets >> 32
+    side.start_us_low[index] = start_us & sequences.LOW
+    side.start_us_high[index] = start_us >> 32
+    side.duration_us_low[index] = duration_us & sequences.LOW
+    side.duration_us_high[index] = duration_us >> 32
+
+
+def features(states: np.ndarray, flows: np.ndarray) -> Iterator[tuple[str, np.ndarray | pa.ListArray]]:
+    """Counts and lists; the run that was open at the end counts if it is a burst."""
+    for side in ("fwd", "rev"):
+        count = states[side]["count"] + (states[side]["open_packets"] >= MIN_PACKETS)
+        yield f"{side}_burst_count", count
+        kept = np.minimum(count, KEPT)
+        rows = np.flatnonzero(kept)
+        bursts = _finished(states[side][rows], flows["first_ns"][rows])
+        for name, (kind, _, _) in _LISTS.items():
+            yield f"{side}_burst_{name}", sequences.lists(bursts[name], kept, kind, rows)
+
+
+def _finished(sides: np.ndarray, flow_start_ns: np.ndarray) -> dict[str, np.ndarray]:
+    """The bursts of each row, the open run among them if it is a burst for which there is room."""
+    bursts = {"packets": sides["packets"].astype(np.int64)}
+    for name in ("octets", "start_us", "duration_us"):
+        bursts[name] = sequences.joined(sides[f"{name}_low"], sides[f"{name}_high"])
+    ended = np.flatnonzero((sides["open_packets"] >= MIN_PACKETS) & (sides["count"] < KEPT))
+    last = (ended, sides["count"][ended])
+    open_runs = sides[ended]
+    bursts["packets"][last] = open_runs["open_packets"]
+    bursts["octets"][last] = open_runs["open_octets"]
+    bursts["start_us"][last] = (open_runs["open_start_ns"] - flow_start_ns[ended]) // 1000
+    bursts["duration_us"][last] = (open_runs["open_last_ns"] - open_runs["open_start_ns"]) // 1000
+    return bursts
