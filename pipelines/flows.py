@@ -12,7 +12,7 @@ import secrets
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import apache_beam as beam
@@ -25,7 +25,7 @@ from pipelines.summary import Summary
 from pipelines.terminal import configure_logging, mistake_in, progress, say
 from sinks import outputs
 from sinks.outputs import SinkContext, SinkUrl
-from sinks.rejects import WriteRejects
+from sinks.rejects import RejectsSink
 from sources.captures import ReadSettings
 from sources.headers import TUNNEL_KINDS, HeaderSettings
 from transforms.assemble import AssembleCaptures, AssembledFlows, AssembleFlows, ReadPackets
@@ -90,7 +90,7 @@ def build(
     options: FlowOptions,
     settings: FlowSettings,
     reader: Reader,
-    opened: Mapping[SinkUrl, beam.PTransform],
+    opened: Sequence[tuple[SinkUrl, beam.PTransform]],
     rejects_folder: str,
     job: str,
     from_queue: bool,
@@ -98,12 +98,12 @@ def build(
     """Wires everything between the inputs and what the outputs were opened to; `run` adds the two ends."""
     flows, rejects = assemble(inputs, options, settings, reader, from_queue)
     refused = [rejects]
-    for url, sink in opened.items():
+    for url, sink in opened:
         answer = flows | f"Write {url}" >> sink
         if answer is not None:
             refused.append(answer)
     together = refused[0] if len(refused) == 1 else refused | "Refused" >> beam.Flatten()
-    _ = together | "WriteRejects" >> WriteRejects(rejects_folder, options.max_rejects)
+    _ = together | "WriteRejects" >> RejectsSink(rejects_folder, options.max_rejects, job)
 
 
 def runner_of(options: PipelineOptions) -> PipelineRunner | str | None:
@@ -148,7 +148,8 @@ def run(arguments: Sequence[str]) -> None:
         job = secrets.token_hex(8)
         context = SinkContext(settings.feature_sets, job)
         opened = outputs.open_outputs(options.output or [DEFAULT_OUTPUT], context)
-        folder = options.rejects or str(outputs.rejects_folder(opened))
+        targets = [url for url, _ in opened]
+        folder = options.rejects or str(outputs.rejects_folder(targets))
         pipeline = beam.Pipeline(runner=runner_of(beam_options), options=beam_options)
         elements = pipeline | "Inputs" >> beam.Create(inputs, reshuffle=False)
         reader = Reader(reading, alone=len(inputs) == 1)
@@ -165,14 +166,14 @@ def run(arguments: Sequence[str]) -> None:
             raise InputError(mistake) from error
         finally:
             progress.end()
-            outputs.remove_partial(opened, job)
+            outputs.remove_partial(targets, job)
     summary = Summary.of(result, time.monotonic() - started)
     if summary.notes.get(UNREADABLE) == len(inputs):
         raise InputError(f"none of the {len(inputs)} inputs can be read; see the lines above")
     if options.summary:
         summary.write(options.summary)
     if not options.quiet:
-        summary.show([str(url) for url in opened], folder, outputs.query(opened))
+        summary.show(list(map(str, targets)), folder, outputs.query(targets))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

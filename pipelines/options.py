@@ -2,11 +2,13 @@
 
 from argparse import ArgumentParser
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from pipelines.terminal import OneLineParser
+
+T = TypeVar("T", bound=PipelineOptions)
 
 
 def comma_separated(text: str) -> tuple[str, ...]:
@@ -54,6 +56,16 @@ class FlowOptions(PipelineOptions):
         add("--quiet", action="store_true", help="No progress bar, no summary.")
 
 
+class _KeptViews(PipelineOptions):
+    """Beam asks a pipeline's options for a view a hundred times and builds an argument parser for each: they are kept."""
+
+    def view_as(self, cls: type[T]) -> T:
+        views = self.__dict__.setdefault("_views", {})
+        if cls not in views:
+            views[cls] = super().view_as(cls)
+        return views[cls]
+
+
 def parse_options(arguments: Sequence[str]) -> PipelineOptions:
     """Our options and Beam's own; a word that is neither is refused, where Beam would drop it with a warning.
 
@@ -64,4 +76,4 @@ def parse_options(arguments: Sequence[str]) -> PipelineOptions:
     for options in (*PipelineOptions.__subclasses__(), FlowOptions):
         options._add_argparse_args(parser)
     parser.parse_args(list(arguments))
-    return PipelineOptions(list(arguments))
+    return _KeptViews(list(arguments))

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from apache_beam.metrics.metric import MetricsFilter
 
+_REJECTED = "packets_rejected"
 _REASONS = "flows_ended_"
 
 
@@ -38,13 +39,13 @@ class Summary(NamedTuple):
     @classmethod
     def of(cls, result: Any, seconds: float) -> "Summary":
         """Reads the counters of a pipeline's result."""
-        query = result.metrics().query(MetricsFilter().with_namespaces(["read", "rejects", "assemble"]))
+        query = result.metrics().query(MetricsFilter().with_namespaces(["read", _REJECTED, "assemble"]))
         counters: dict[tuple[str, str], int] = {}
         for metric in query["counters"]:
             name = (metric.key.metric.namespace, metric.key.metric.name)
             counters[name] = counters.get(name, 0) + metric.committed
         spans = [
-            tuple(map(int, span.split())) for metric in query["string_sets"] for span in metric.committed.string_set
+            tuple(map(int, span.split())) for metric in query["string_sets"] for span in metric.committed
         ]
         read = counters.pop(("read", "packets_read"), 0)
         in_flows = counters.pop(("assemble", "packets_in_flows"), 0)
@@ -53,7 +54,7 @@ class Summary(NamedTuple):
         return cls(
             packets_read=read,
             packets_in_flows=in_flows,
-            rejects={name: n for (space, name), n in sorted(counters.items()) if space == "rejects" and n},
+            rejects={name: n for (space, name), n in sorted(counters.items()) if space == _REJECTED and n},
             flows=sum(ends.values()),
             end_reasons=ends,
             first_packet_ns=min((span[0] for span in spans), default=None),
@@ -62,7 +63,7 @@ class Summary(NamedTuple):
             notes={
                 name: n
                 for (space, name), n in sorted(counters.items())
-                if n and space != "rejects" and not name.startswith(_REASONS)
+                if n and space != _REJECTED and not name.startswith(_REASONS)
             },
         )
 
@@ -76,11 +77,6 @@ class Summary(NamedTuple):
 
     def show(self, outputs: Iterable[str], rejects_folder: str, query: str | None) -> None:
         """Prints the figures for a person."""
-        from rich.console import Console
-        from rich.table import Table
-
-        table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-        table.add_column(style="bold")
         rows: list[tuple[str, str]] = [
             ("packets", f"{self.packets_read:,} read, {self.packets_in_flows:,} in flows"),
             ("flows", f"{self.flows:,}" + _listed(self.end_reasons, " ended by ")),
@@ -98,8 +94,7 @@ class Summary(NamedTuple):
         if query:
             rows.append(("try", query))
         for name, text in rows:
-            table.add_row(name, text)
-        Console(soft_wrap=True, highlight=False).print(table)
+            print(f"{name:<9}{text}")
 
 
 def _listed(counts: dict[str, int], before: str) -> str:

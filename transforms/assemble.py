@@ -1,7 +1,7 @@
 """From packets to flows, on Beam: two drivers of one flow table."""
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import apache_beam as beam
 import numpy as np
@@ -20,6 +20,8 @@ from transforms.settings import FlowSettings
 from transforms.shard import ShardPackets
 
 assert _coders  # imported for the coders that it registers
+
+Rejected = TaggedOutput[Literal["rejects"], Reject]
 
 END_REASONS = ("open", "idle", "active", "end", "forced", "resources")
 """Names of flowEndReason (IPFIX 136) by number, as counters have them."""
@@ -64,7 +66,7 @@ class Counted:
         """Adds up what a finished table counted."""
         for name, n in table.counts.items():
             if name in (REJECT_LATE, REJECT_DUPLICATE):
-                Metrics.counter("rejects", name).inc(n)
+                Metrics.counter("packets_rejected", name).inc(n)
             else:
                 Metrics.counter("assemble", name).inc(n)
 
@@ -81,7 +83,7 @@ class Counted:
         """Adds up what reading counted."""
         Metrics.counter("read", "packets_read").inc(report.packets_read)
         for reason, n in report.rejects.items():
-            Metrics.counter("rejects", reason).inc(n)
+            Metrics.counter("packets_rejected", reason).inc(n)
         for name, n in report.notes.items():
             Metrics.counter("read", name).inc(n)
 
@@ -123,11 +125,9 @@ class AssembleCaptures(beam.PTransform):
         super().__init__()
         self._fn = _AssembleFn(read, settings, max_rejects, nanoseconds(out_of_orderness_s), sensor)
 
-    def expand(self, inputs: beam.PCollection) -> AssembledFlows:
+    def expand(self, inputs):  # Beam would warn of a hint that is a tuple of collections
         """Applies the transform."""
-        outputs = inputs | "Assemble" >> beam.ParDo(self._fn).with_outputs("rejects", main="flows").with_output_types(
-            pa.RecordBatch
-        )
+        outputs = inputs | "Assemble" >> beam.ParDo(self._fn).with_outputs("rejects", main="flows")
         return AssembledFlows(outputs["flows"], outputs["rejects"])
 
 
@@ -142,7 +142,7 @@ class _AssembleFn(beam.DoFn):
         self._columns = self._settings.columns()
         self._counted = Counted()
 
-    def process(self, sensor_input: Any) -> Iterator[pa.RecordBatch | TaggedOutput]:
+    def process(self, sensor_input: Any) -> Iterator[pa.RecordBatch | Rejected]:
         report, batches = self._read(sensor_input)
         table: FlowTable | None = None
         rejects: list[Reject] = []
@@ -202,12 +202,10 @@ class AssembleFlows(beam.PTransform):
         self._split = ShardPackets(shards, merge_sensors)
         self._fn = _AssembleShardFn(settings, max_rejects)
 
-    def expand(self, batches: beam.PCollection[PacketBatch]) -> AssembledFlows:
+    def expand(self, batches):  # Beam would warn of a hint that is a tuple of collections
         """Applies the transform."""
         shards = batches | "ShardPackets" >> self._split | "GroupShards" >> beam.GroupByKey()
-        outputs = shards | "Assemble" >> beam.ParDo(self._fn).with_outputs("rejects", main="flows").with_output_types(
-            pa.RecordBatch
-        )
+        outputs = shards | "Assemble" >> beam.ParDo(self._fn).with_outputs("rejects", main="flows")
         return AssembledFlows(outputs["flows"], outputs["rejects"])
 
 
@@ -221,7 +219,7 @@ class _AssembleShardFn(beam.DoFn):
 
     def process(
         self, shard: tuple[tuple[str, int], Iterable[PacketBatch]]
-    ) -> Iterator[pa.RecordBatch | TaggedOutput]:
+    ) -> Iterator[pa.RecordBatch | Rejected]:
         (sensor, number), arrived = shard
         parts: dict[tuple[Stream, int], PacketBatch] = {}
         for part in arrived:
@@ -273,11 +271,9 @@ class ReadPackets(beam.PTransform):
         super().__init__()
         self._read = read
 
-    def expand(self, inputs: beam.PCollection) -> tuple[beam.PCollection[PacketBatch], beam.PCollection[Reject]]:
+    def expand(self, inputs):  # Beam would warn of a hint that is a tuple of collections
         """Applies the transform."""
-        outputs = inputs | "Read" >> beam.ParDo(_ReadFn(self._read)).with_outputs(
-            "rejects", main="packets"
-        ).with_output_types(PacketBatch)
+        outputs = inputs | "Read" >> beam.ParDo(_ReadFn(self._read)).with_outputs("rejects", main="packets")
         return outputs["packets"], outputs["rejects"]
 
 
@@ -288,7 +284,7 @@ class _ReadFn(beam.DoFn):
     def setup(self) -> None:
         self._counted = Counted()
 
-    def process(self, sensor_input: Any) -> Iterator[PacketBatch | TaggedOutput]:
+    def process(self, sensor_input: Any) -> Iterator[PacketBatch | Rejected]:
         report, batches = self._read(sensor_input)
         span = _Span()
         for batch in batches:

@@ -39,7 +39,7 @@ class AssembleSessions(beam.PTransform):
             )
         self.settings, self.merged_sensor = settings, merged_sensor
 
-    def expand(self, batches: beam.PCollection[PacketBatch]) -> AssembledFlows:
+    def expand(self, batches):  # Beam would warn of a hint that is a tuple of collections
         """Applies the transform."""
         ends = (
             batches
