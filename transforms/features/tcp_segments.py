@@ -112,8 +112,9 @@ def _open_gap(side, start, end):
 def acknowledge(side, peer, packet):
     """Counts a duplicate ACK.
 
-    RFC 5681, section 2: data outstanding, no payload, neither SYN nor FIN, the greatest acknowledgement number and
-    the window of the last ACK again. Where the peer was not seen to send, nothing is outstanding.
+    RFC 5681, section 2: data outstanding, no payload, neither SYN nor FIN, the greatest acknowledgement number and the
+    window of the last ACK again. Where the peer was not seen to send, nothing is outstanding. (Wireshark does not ask
+    for outstanding data and also counts the answers to needless retransmissions.)
     """
     flags = packet.tcp_flags
     if flags & (ACK | RST) != ACK:
