@@ -6,6 +6,7 @@ import pyarrow as pa
 from transforms.kernel import kernel
 
 _IPV4_LONGEST, _IPV6_LONGEST, _MAC_OCTETS = 15, 39, 17
+_SEPARATOR = 1  # written behind each part, also the last, and then overwritten
 _HEX = np.frombuffer(b"0123456789abcdef", np.uint8)
 _MAPPED = np.frombuffer(b"::ffff:", np.uint8)
 _DOT, _COLON, _ZERO = ord("."), ord(":"), ord("0")
@@ -24,7 +25,7 @@ def address_texts(hi: np.ndarray, lo: np.ndarray, version: np.ndarray) -> pa.Str
     hi, lo = np.ascontiguousarray(hi, np.uint64), np.ascontiguousarray(lo, np.uint64)
     version = np.ascontiguousarray(version, np.uint8)
     longest = _IPV6_LONGEST if (version == 6).any() else _IPV4_LONGEST
-    characters = np.empty(len(version) * longest, np.uint8)
+    characters = np.empty(len(version) * longest + _SEPARATOR, np.uint8)
     offsets = np.empty(len(version) + 1, np.int32)
     return _string_array(characters[: _write_addresses(hi, lo, version, characters, offsets)], offsets, version != 0)
 
@@ -32,7 +33,7 @@ def address_texts(hi: np.ndarray, lo: np.ndarray, version: np.ndarray) -> pa.Str
 def mac_texts(macs: np.ndarray) -> pa.StringArray:
     """MAC addresses, `uint64[n]`, as aa:bb:cc:dd:ee:ff; null for 0."""
     macs = np.ascontiguousarray(macs, np.uint64)
-    characters = np.empty(len(macs) * _MAC_OCTETS, np.uint8)
+    characters = np.empty(len(macs) * _MAC_OCTETS + _SEPARATOR, np.uint8)
     offsets = np.empty(len(macs) + 1, np.int32)
     return _string_array(characters[: _write_macs(macs, characters, offsets)], offsets, macs != 0)
 

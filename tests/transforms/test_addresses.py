@@ -62,6 +62,25 @@ def test_no_address_is_null():
     assert texts([], []) == []
 
 
+@pytest.mark.parametrize("count", [1, 1000])
+def test_nothing_is_written_beyond_the_longest_texts(count, monkeypatch):
+    """Buffers full of the longest texts keep the octets that lie behind them."""
+    allocated = []
+
+    def guarded(size, dtype):
+        memory = np.full(int(size) + 8, 0xA5 if dtype is np.uint8 else 0, dtype)
+        allocated.append(memory)
+        return memory[: int(size)]
+
+    monkeypatch.setattr("transforms.addresses.np.empty", guarded)
+    ipv4 = np.full(count, 0xFFFF << 32 | 0xFFFFFFFF, np.uint64)
+    ones = np.full(count, 0x1111_1111_1111_1111, np.uint64)
+    address_texts(np.zeros(count, np.uint64), ipv4, np.full(count, 4, np.uint8))
+    address_texts(ones, ones, np.full(count, 6, np.uint8))
+    mac_texts(np.full(count, 2**48 - 1, np.uint64))
+    assert all((memory[-8:] == memory[-1]).all() for memory in allocated if memory.dtype == np.uint8)
+
+
 def test_macs():
     assert mac_texts(np.array([0x0123456789AB, 0, 1, 2**48 - 1], np.uint64)).to_pylist() == [
         "01:23:45:67:89:ab",

@@ -238,9 +238,9 @@ def test_community_ids_of_the_corpus():
 
 @pytest.mark.parametrize(
     ("protocol", "icmp_type", "code", "expected"),
-    [(ICMP, 8, 0, (8, 0)), (ICMP, 0, 0, (0, 8)), (ICMP, 3, 1, (3, 1)), (ICMP, 10, 0, (10, 9)), (ICMP, 255, 255, (255, 255)),
-     (ICMPV6, 128, 0, (128, 129)), (ICMPV6, 129, 0, (129, 128)), (ICMPV6, 1, 4, (1, 4)), (ICMPV6, 135, 0, (135, 136)),
-     (ICMPV6, 8, 3, (8, 3))],
+    [(ICMP, 8, 0, (8, 0)), (ICMP, 0, 0, (0, 8)), (ICMP, 3, 1, (3, 1)), (ICMP, 10, 0, (10, 9)),
+     (ICMP, 255, 255, (255, 255)), (ICMPV6, 128, 0, (128, 129)), (ICMPV6, 129, 0, (129, 128)), (ICMPV6, 1, 4, (1, 4)),
+     (ICMPV6, 135, 0, (135, 136)), (ICMPV6, 8, 3, (8, 3))],
 )  # fmt: skip
 def test_icmp_ports(protocol, icmp_type, code, expected):
     assert icmp_ports(protocol, icmp_type, code) == expected
