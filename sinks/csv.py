@@ -1,0 +1,47 @@
+"""`csv:FILE`: RFC 4180 with line feeds, a header line, quotes only where a value needs them; null is empty.
+
+Values that hold several are JSON: `"[1,2]"`.
+"""
+
+import apache_beam as beam
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from sinks import text
+from sinks.outputs import SinkContext, SinkUrl
+from sinks.text import local_path
+
+__all__ = ["local_path", "open_sink"]
+
+_SPECIAL = b',"\r\n'
+
+
+def open_sink(url: SinkUrl, context: SinkContext) -> beam.PTransform:
+    """The sink for `csv:FILE` or, where there are several feature sets, `csv:FILE?features=cic@1`.
+
+    Raises:
+        InputError: The file cannot be written, or it is not clear which feature set is meant.
+    """
+    return text.WriteText(url, context, CommaSeparated())
+
+
+class CommaSeparated(text.Lines):
+    """Lines of comma separated values."""
+
+    headed = True
+
+    def header(self, schema: pa.Schema) -> bytes:
+        names = _quoted(pa.array(schema.names, pa.string()))
+        return (",".join(names.to_pylist()) + "\n").encode()
+
+    def lines(self, records: pa.RecordBatch) -> pa.StringArray:
+        *most, last = (_quoted(text.cells(column)) for column in records.columns)
+        last = pc.binary_join_element_wise(last, "\n", "", null_handling="replace", null_replacement="")
+        return pc.binary_join_element_wise(*most, last, ",", null_handling="replace", null_replacement="")
+
+
+def _quoted(cells: pa.Array) -> pa.Array:
+    if not text.holds(cells, _SPECIAL):
+        return cells
+    quoted = pc.binary_join_element_wise('"', pc.replace_substring(cells, '"', '""'), '"', "")
+    return pc.if_else(pc.match_substring_regex(cells, '[,"\r\n]'), quoted, cells)

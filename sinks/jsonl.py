@@ -1,0 +1,53 @@
+"""`jsonl:FILE`: one JSON object (RFC 8259) on each line, all columns in order, null where there is no value."""
+
+import json
+
+import apache_beam as beam
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from sinks import text
+from sinks.outputs import SinkContext, SinkUrl
+from sinks.text import local_path
+
+__all__ = ["local_path", "open_sink"]
+
+_CONTROL = bytes(range(0x20))
+
+
+def open_sink(url: SinkUrl, context: SinkContext) -> beam.PTransform:
+    """The sink for `jsonl:FILE` or, where there are several feature sets, `jsonl:FILE?features=cic@1`.
+
+    Raises:
+        InputError: The file cannot be written, or it is not clear which feature set is meant.
+    """
+    return text.WriteText(url, context, JsonObjects())
+
+
+class JsonObjects(text.Lines):
+    """Lines of JSON objects."""
+
+    headed = False
+
+    def header(self, schema: pa.Schema) -> bytes:
+        return b""
+
+    def lines(self, records: pa.RecordBatch) -> pa.StringArray:
+        pieces: list[pa.Array | pa.Scalar] = []
+        for index, (field, column) in enumerate(zip(records.schema, records.columns, strict=True)):
+            name = json.dumps(field.name, ensure_ascii=False)
+            pieces += [pa.scalar(f"{',' if index else '{'}{name}:"), _value(text.cells(column), field.type)]
+        return pc.binary_join_element_wise(
+            *pieces, pa.scalar("}\n"), pa.scalar(""), null_handling="replace", null_replacement="null"
+        )
+
+
+def _value(cells: pa.Array, kind: pa.DataType) -> pa.Array:
+    if not text.is_text(kind):
+        return cells
+    if text.holds(cells, _CONTROL + b'"\\'):
+        cells = pc.replace_substring(pc.replace_substring(cells, "\\", "\\\\"), '"', '\\"')
+        for code in _CONTROL:
+            if text.holds(cells, bytes([code])):
+                cells = pc.replace_substring(cells, chr(code), f"\\u{code:04x}")
+    return pc.binary_join_element_wise('"', cells, '"', "")

@@ -1,0 +1,149 @@
+"""`--output` URLs: which module writes what, and where rejects go.
+
+The scheme of a URL is the name of a module of this package that has `open_sink(url, context)`; nothing else lists them.
+Where a sink writes to a local path, the module's `local_path(url)` names it.
+"""
+
+import importlib
+import pkgutil
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from types import ModuleType
+from typing import NamedTuple
+from urllib.parse import parse_qsl
+
+import apache_beam as beam
+
+import sinks
+from sinks import places
+from transforms.records import InputError
+
+
+class SinkUrl(NamedTuple):
+    """One `--output`: `scheme:path?name=value&…`.
+
+    Attributes:
+        scheme: What writes it.
+        path: Folder, file or address, as the scheme understands it.
+        parameters: Settings of this output alone.
+    """
+
+    scheme: str
+    path: str
+    parameters: dict[str, str]
+
+    def __str__(self) -> str:
+        """Scheme and path: how messages name the output."""
+        return f"{self.scheme}:{self.path}"
+
+    def check_parameters(self, *known: str) -> None:
+        """Refuses parameters that are not among `known`.
+
+        Raises:
+            InputError: It names the parameter and those that there are.
+        """
+        for name in self.parameters:
+            if name not in known:
+                those = f"known: {', '.join(known)}" if known else "it has none"
+                raise InputError(f"{self}: unknown parameter {name!r}; {those}")
+
+
+class SinkContext(NamedTuple):
+    """What every sink of a job may know.
+
+    Attributes:
+        feature_sets: Names of the chosen feature sets, `cic@1`, in order.
+        job: A name that no other run shares: hidden files of unfinished output carry it.
+    """
+
+    feature_sets: tuple[str, ...]
+    job: str
+
+
+def parse_url(text: str) -> SinkUrl:
+    """Takes an `--output` apart.
+
+    Raises:
+        InputError: It is no URL of a scheme that there is; the message lists the schemes.
+    """
+    scheme, colon, rest = text.partition(":")
+    if not colon or _module(scheme) is None:
+        wrong = f"unknown scheme {scheme!r}" if colon else "no scheme"
+        raise InputError(f"--output {text}: {wrong}; write SCHEME:PLACE with one of {', '.join(schemes())}")
+    path, _, query = rest.partition("?")
+    if not path:
+        raise InputError(f"--output {text}: names no place; write {scheme}:PLACE")
+    try:
+        pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=True) if query else []
+    except ValueError:
+        raise InputError(f"--output {text}: cannot read {query!r}; write ?name=value&name=value") from None
+    return SinkUrl(scheme, path, dict(pairs))
+
+
+def schemes() -> list[str]:
+    """Every scheme there is, in alphabetical order."""
+    return sorted(module.name for module in pkgutil.iter_modules(sinks.__path__) if _module(module.name) is not None)
+
+
+def open_outputs(texts: Iterable[str], context: SinkContext) -> list[tuple[SinkUrl, beam.PTransform]]:
+    """The sink of each `--output`, its settings checked.
+
+    Each takes a PCollection of Arrow record batches of flows and gives one of the `Reject`s that it refused, or None.
+
+    Raises:
+        InputError: A URL is wrong, its place cannot be written, or two outputs share one.
+    """
+    opened: list[tuple[SinkUrl, beam.PTransform]] = []
+    taken: dict[object, SinkUrl] = {}
+    for url in map(parse_url, texts):
+        place = _local_path(url) or (url.scheme, url.path)
+        if place in taken:
+            raise InputError(f"--output {url}: {taken[place]} goes to the same place; give each output its own")
+        taken[place] = url
+        opened.append((url, _sink_module(url).open_sink(url, context)))
+    return opened
+
+
+def rejects_folder(urls: Iterable[SinkUrl]) -> Path:
+    """Where the job's rejects go: `rejects` beside the first local output, in none of the output folders.
+
+    Raises:
+        InputError: An output itself is named so.
+    """
+    paths = {path: url for url in urls if (path := _local_path(url)) is not None}
+    folder = next(iter(paths), Path.cwd() / "flows").parent / "rejects"
+    while True:
+        holders = [path for path in paths if folder.is_relative_to(path)]
+        if not holders:
+            return folder
+        if holders[0].name == "rejects":
+            raise InputError(f"{paths[holders[0]]}: that is where rejects go; choose another name for the output")
+        folder = holders[0].parent / "rejects"
+
+
+def remove_partial(urls: Iterable[SinkUrl], job: str) -> None:
+    """Removes what an interrupted or failed job left under hidden names; whole files stay."""
+    urls = tuple(urls)
+    for path in (*filter(None, map(_local_path, urls)), rejects_folder(urls)):
+        places.remove_partial(path, job)
+
+
+def _sink_module(url: SinkUrl) -> ModuleType:
+    module = _module(url.scheme)
+    assert module is not None
+    return module
+
+
+def _local_path(url: SinkUrl) -> Path | None:
+    name = getattr(_sink_module(url), "local_path", None)
+    return None if name is None else name(url)
+
+
+def _module(scheme: str) -> ModuleType | None:
+    if not re.fullmatch("[a-z][a-z0-9_]*", scheme) or not any(
+        module.name == scheme for module in pkgutil.iter_modules(sinks.__path__)
+    ):
+        return None
+    module = importlib.import_module(f"sinks.{scheme}")
+    return module if hasattr(module, "open_sink") else None

@@ -1,0 +1,115 @@
+"""Local places that sinks write to: checked when the pipeline is built, filled under hidden names."""
+
+import errno
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from transforms.records import InputError
+
+_ADVICE = {
+    errno.ENOSPC: "free room or choose another --output",
+    errno.EDQUOT: "free room or choose another --output",
+    errno.EACCES: "make it writable or choose another --output",
+    errno.EPERM: "make it writable or choose another --output",
+    errno.EROFS: "make it writable or choose another --output",
+}
+
+
+def local_path(named: str, path: str) -> Path:
+    """The absolute path that an output names.
+
+    Args:
+        named: The output, for the message.
+        path: As in its URL.
+
+    Raises:
+        InputError: It looks like a host: `scheme://place`.
+    """
+    if path.startswith("//") and not path.startswith("///"):
+        scheme = named.partition(":")[0]
+        raise InputError(f"{named}: // is for hosts; write {scheme}:{path[2:]} or {scheme}:/{path[2:]}")
+    return Path(os.path.abspath(os.path.expanduser(path)))
+
+
+def check_folder(named: str, folder: Path) -> None:
+    """Refuses a folder that cannot be written, or not be made where it is missing.
+
+    Raises:
+        InputError: One line with the reason.
+    """
+    standing = folder
+    while not os.path.lexists(standing):
+        standing = standing.parent
+    if not standing.is_dir():
+        raise InputError(f"{named}: {standing} is not a folder; choose another --output")
+    if not os.access(standing, os.W_OK | os.X_OK):
+        raise InputError(f"{named}: cannot write in {standing}; make it writable or choose another --output")
+
+
+def check_file(named: str, file: Path) -> None:
+    """Refuses a file whose folder is missing or cannot be written, and a folder in its stead.
+
+    Raises:
+        InputError: One line with the reason.
+    """
+    if file.is_dir():
+        raise InputError(f"{named}: {file} is a folder; name a file in it")
+    if not file.parent.is_dir():
+        raise InputError(f"{named}: there is no folder {file.parent}; make it or choose another --output")
+    check_folder(named, file.parent)
+
+
+def partial(path: Path, job: str) -> Path:
+    """A hidden name beside `path` for what becomes it when it is whole; no two calls give the same."""
+    return path.with_name(f"{_partial_prefix(path, job)}{uuid.uuid4().hex[:12]}")
+
+
+def partial_in(folder: Path, job: str) -> Path:
+    """The same, in `folder`."""
+    return partial(folder / folder.name, job)
+
+
+def remove_partial(path: Path, job: str) -> None:
+    """Removes what `job` left under hidden names beside `path` and, where it is a folder, in it."""
+    for folder in (path.parent, path):
+        names = os.listdir(folder) if folder.is_dir() else []
+        for name in names:
+            if name.startswith(_partial_prefix(path, job)):
+                remove(folder / name)
+
+
+def remove(path: Path) -> None:
+    """Removes a file or a folder with all that it holds, if it is there."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def one_line(named: str, place: Path) -> Iterator[None]:
+    """Turns a failed write into the one line that a person can act on.
+
+    Raises:
+        InputError: In place of any OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise unwritable(named, place, os.strerror(error.errno) if error.errno else str(error)) from error
+
+
+def unwritable(named: str, place: Path, reason: str) -> InputError:
+    """The error for a place that could not be written, in one line, with what to do about it."""
+    reason = reason.strip().partition("\n")[0].rstrip(".")
+    advice = [advice for number, advice in _ADVICE.items() if os.strerror(number) in reason]
+    return InputError(f"{named}: cannot write {place}: {reason}; {(advice or ['choose another --output'])[0]}")
+
+
+def _partial_prefix(path: Path, job: str) -> str:
+    return f".{path.name}.partial-{re.sub('[^A-Za-z0-9_-]', '_', job)}-"
