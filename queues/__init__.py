@@ -1,1 +1,112 @@
-"""Queues of packet blocks: clients and settings, shared by sources and sinks. The module's name is the URL scheme."""
+"""Queues of packet blocks: clients and settings, shared by sources and sinks. The module's name is the URL scheme.
+
+`queues/<scheme>.py` has `open_writer(rest)` and `open_reader(rest)`, where `rest` is the URL without `<scheme>:`; that
+is all it takes to add a queue.
+"""
+
+import importlib
+import pkgutil
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from types import ModuleType
+from typing import NamedTuple, Protocol
+
+from transforms.records import InputError
+
+
+class Message(NamedTuple):
+    """A block as it lies on a queue.
+
+    Attributes:
+        octets: The block, with the single-object header.
+        source: File, topic or partition.
+        position: Octet offset or record number there.
+    """
+
+    octets: bytes
+    source: str
+    position: int
+
+
+class Damaged(Exception):
+    """A part of a queue cannot be read, or not to its end; the message is the one line to show.
+
+    Attributes:
+        source: File, topic or partition.
+        position: Where it stops to make sense.
+        piece: The first octets of what is there.
+    """
+
+    def __init__(self, line: str, source: str, position: int, piece: bytes = b"") -> None:
+        super().__init__(line)
+        self.source = source
+        self.position = position
+        self.piece = piece
+
+    def __reduce__(self) -> tuple[type, tuple[str, str, int, bytes]]:
+        return type(self), (str(self), self.source, self.position, self.piece)
+
+
+class QueueWriter(AbstractContextManager["QueueWriter"], Protocol):
+    """Where blocks are put. Leaving the context closes the queue; what an error interrupts is not made visible."""
+
+    def put(self, message: bytes) -> None:
+        """Puts one block; waits while the queue is full. Blocks of one stream come in order."""
+
+    @property
+    def octets_written(self) -> int:
+        """Size of what was put, as the queue stores it."""
+
+
+class QueueReader(Protocol):
+    """Where blocks are read from, in parts that can be read by different workers.
+
+    Attributes:
+        damage: One line for each part that `parts` found unusable.
+    """
+
+    damage: list[str]
+
+    def parts(self) -> dict[str, tuple[str, ...]]:
+        """The parts of each sensor, in the order of its streams and their blocks; there is at least one.
+
+        Raises:
+            InputError: There is nothing that could be read.
+        """
+
+    def read(self, part: str) -> Iterator[Message]:
+        """The blocks of a part, in order. Raises `Damaged` where it breaks off."""
+
+
+def schemes() -> list[str]:
+    """The schemes there are."""
+    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+
+
+def open_writer(url: str) -> QueueWriter:
+    """The writer of a URL such as `spool:DIR`.
+
+    Raises:
+        InputError: There is no such queue, or it cannot be written to.
+    """
+    module, rest = _module_of(url)
+    writer: QueueWriter = module.open_writer(rest)
+    return writer
+
+
+def open_reader(url: str) -> QueueReader:
+    """The reader of a URL such as `spool:DIR`.
+
+    Raises:
+        InputError: There is no such queue, or nothing in it can be read.
+    """
+    module, rest = _module_of(url)
+    reader: QueueReader = module.open_reader(rest)
+    return reader
+
+
+def _module_of(url: str) -> tuple[ModuleType, str]:
+    scheme, colon, rest = url.partition(":")
+    if not colon or scheme not in schemes():
+        raise InputError(f"{url}: no queue; name one by its scheme: {', '.join(f'{name}:' for name in schemes())}")
+    return importlib.import_module(f"queues.{scheme}"), rest

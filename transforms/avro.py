@@ -53,6 +53,13 @@ def schema_text() -> str:
 
 
 @functools.cache
+def current_schema() -> dict[str, Any]:
+    """The current schema as Python values."""
+    schema: dict[str, Any] = json.loads(schema_text())
+    return schema
+
+
+@functools.cache
 def known_schemas() -> dict[bytes, dict[str, Any]]:
     """Every version that can be read, by fingerprint: the files of the folder `schemas`."""
     schemas = (json.loads(path.read_text()) for path in sorted(_SCHEMA_FOLDER.glob("*.avsc")))
@@ -60,10 +67,17 @@ def known_schemas() -> dict[bytes, dict[str, Any]]:
 
 
 def fingerprint_of(schema: dict[str, Any]) -> bytes:
-    """CRC-64-AVRO of a schema's Parsing Canonical Form, little-endian."""
-    from fastavro.schema import fingerprint, to_parsing_canonical_form
+    """CRC-64-AVRO of a schema's Parsing Canonical Form, little-endian.
 
-    return bytes.fromhex(fingerprint(to_parsing_canonical_form(schema), "CRC-64-AVRO"))
+    Raises:
+        ValueError: It is no Avro schema.
+    """
+    from fastavro.schema import SchemaParseException, UnknownType, fingerprint, to_parsing_canonical_form
+
+    try:
+        return bytes.fromhex(fingerprint(to_parsing_canonical_form(schema), "CRC-64-AVRO"))
+    except (SchemaParseException, UnknownType, LookupError, TypeError, AttributeError) as error:
+        raise ValueError("no Avro schema") from error
 
 
 def encode_block(batch: PacketBatch) -> bytes:
@@ -83,7 +97,7 @@ def encode_block(batch: PacketBatch) -> bytes:
         raise ValueError(
             f"packet {-1 - written} of block {batch.sequence} of {batch.stream} breaks the rules of PACKET"
         )
-    count = _long(len(packets)) if len(packets) else b""
+    count = encode_long(len(packets)) if len(packets) else b""
     return b"".join((MARKER, FINGERPRINT, _encoded_header(batch), count, out[:written].data, b"\0"))
 
 
@@ -102,7 +116,7 @@ def decode_block(message: bytes, source: str = "") -> PacketBatch:
     schema = known_schemas().get(fingerprint)
     if schema is None:
         raise BlockDecodeError(f"unknown schema {fingerprint.hex()}", source, len(MARKER))
-    return decode_with_schema(message[HEADER_OCTETS:], schema, source)
+    return decode_with_schema(message[HEADER_OCTETS:], schema, 1, source)[0]
 
 
 def decode_header(message: bytes, source: str = "") -> PacketBatch:
@@ -117,42 +131,33 @@ def decode_header(message: bytes, source: str = "") -> PacketBatch:
     return _decoded_header(_Cursor(message, HEADER_OCTETS, source))
 
 
-def decode_with_schema(datum: bytes, schema: dict[str, Any], source: str = "") -> PacketBatch:
-    """The batch in a bare datum of another version of the schema, by Avro's schema resolution.
+def decode_with_schema(data: bytes, schema: dict[str, Any], count: int = 1, source: str = "") -> list[PacketBatch]:
+    """The batches in bare Avro binary of some version of the schema, by Avro's schema resolution.
 
     Raises:
-        BlockDecodeError: The schema cannot be resolved to the current one, or the datum is damaged.
+        BlockDecodeError: The schema cannot be resolved to the current one, or the data are damaged.
     """
-    from fastavro import parse_schema, schemaless_reader
+    from fastavro import parse_schema, schemaless_reader, schemaless_writer
     from fastavro.read import SchemaResolutionError
     from fastavro.schema import SchemaParseException, UnknownType
 
-    stream = io.BytesIO(datum)
+    stream = io.BytesIO(data)
+    batches: list[PacketBatch] = []
     try:
-        record = schemaless_reader(stream, parse_schema(schema), _parsed_schema())
+        parsed = parse_schema(schema)
+        while len(batches) < count:
+            resolved = io.BytesIO()
+            schemaless_writer(resolved, _parsed_schema(), schemaless_reader(stream, parsed, _parsed_schema()))
+            batches.append(_decode(resolved.getvalue(), 0, source))
     except (SchemaResolutionError, SchemaParseException, UnknownType) as error:
         raise BlockDecodeError("schema does not resolve to PacketBlock", source) from error
+    except BlockDecodeError as error:  # its position is that in the resolved block
+        raise BlockDecodeError(str(error), source) from error
     except _FASTAVRO_ERRORS as error:
         raise BlockDecodeError("damaged block", source, stream.tell()) from error
-    if stream.tell() != len(datum):
+    if stream.tell() != len(data):
         raise BlockDecodeError("octets after the block", source, stream.tell())
-    return decode_record(record, source)
-
-
-def decode_record(record: Any, source: str = "") -> PacketBatch:
-    """The batch in a record that fastavro has read with the current schema.
-
-    Raises:
-        BlockDecodeError: A value is outside its field's range.
-    """
-    from fastavro import schemaless_writer
-
-    out = io.BytesIO()
-    try:
-        schemaless_writer(out, _parsed_schema(), record)
-    except _FASTAVRO_ERRORS as error:
-        raise BlockDecodeError("value out of range", source) from error
-    return _decode(out.getvalue(), 0, source)
+    return batches
 
 
 _FASTAVRO_ERRORS = (EOFError, ValueError, TypeError, LookupError, OverflowError, AttributeError)
@@ -214,27 +219,27 @@ def _encoded_header(batch: PacketBatch) -> bytes:
     """Everything before the packets, in the schema's order."""
     sensor = batch.stream.sensor.encode()
     pieces = [
-        _long(len(sensor)),
+        encode_long(len(sensor)),
         sensor,
-        _long(batch.stream.epoch),
-        _long(batch.stream.partition, 0, _MOST_INT),
-        _long(batch.partitions, 1, _MOST_INT),
-        _long(batch.sequence, 0),
-        _long(batch.observed_ns),
+        encode_long(batch.stream.epoch),
+        encode_long(batch.stream.partition, 0, _MOST_INT),
+        encode_long(batch.partitions, 1, _MOST_INT),
+        encode_long(batch.sequence, 0),
+        encode_long(batch.observed_ns),
         b"\1" if batch.end else b"\0",
-        _long(batch.dropped, 0),
+        encode_long(batch.dropped, 0),
     ]
     if batch.rejects:
-        pieces.append(_long(len(batch.rejects)))
+        pieces.append(encode_long(len(batch.rejects)))
         for reason, rejected in batch.rejects:
             name = reason.encode()
-            pieces += _long(len(name)), name, _long(rejected, 0)
+            pieces += encode_long(len(name)), name, encode_long(rejected, 0)
     pieces.append(b"\0")
     if batch.health is None:
         pieces.append(b"\0")
     else:
         pieces += b"\2", struct.pack("<d", batch.health.cpu_percent)
-        pieces += (_long(number) for number in batch.health[1:])
+        pieces += (encode_long(number) for number in batch.health[1:])
     return b"".join(pieces)
 
 
@@ -264,7 +269,8 @@ def _decoded_header(cursor: "_Cursor") -> PacketBatch:
     )  # fmt: skip
 
 
-def _long(value: int, least: int = _LEAST_LONG, most: int = _MOST_LONG) -> bytes:
+def encode_long(value: int, least: int = _LEAST_LONG, most: int = _MOST_LONG) -> bytes:
+    """A number in the range as Avro writes it: zigzag, seven bits an octet."""
     if not least <= value <= most:
         raise ValueError(f"{value} in the head of a block is not between {least} and {most}")
     bits = (value << 1) ^ (value >> 63)

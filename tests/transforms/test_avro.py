@@ -245,10 +245,10 @@ def test_blocks_in_several_parts():
     message = avro.encode_block(batch)
     head = len(avro.encode_block(batch._replace(packets=batch.packets[:0]))) - 1
     rows = [avro.encode_block(batch._replace(packets=batch.packets[i : i + 1]))[head + 1 : -1] for i in range(3)]
-    sized = avro._long(-2) + avro._long(len(rows[1] + rows[2])) + rows[1] + rows[2]
-    split = message[:head] + avro._long(1) + rows[0] + sized + b"\0"
+    sized = avro.encode_long(-2) + avro.encode_long(len(rows[1] + rows[2])) + rows[1] + rows[2]
+    split = message[:head] + avro.encode_long(1) + rows[0] + sized + b"\0"
     assert same(avro.decode_block(split), batch)
-    wrong_size = split.replace(avro._long(len(rows[1] + rows[2])) + rows[1], avro._long(9) + rows[1])
+    wrong_size = split.replace(avro.encode_long(len(rows[1] + rows[2])) + rows[1], avro.encode_long(9) + rows[1])
     with pytest.raises(avro.BlockDecodeError, match="damaged block"):
         avro.decode_block(wrong_size)
 
@@ -303,7 +303,7 @@ def test_huge_counts_allocate_nothing():
     try:
         for count in (2**62, -(2**63), 10**6):
             with pytest.raises(avro.BlockDecodeError):
-                avro.decode_block(head + avro._long(count) + bytes(5000))
+                avro.decode_block(head + avro.encode_long(count) + bytes(5000))
         assert tracemalloc.get_traced_memory()[1] < 2_000_000
     finally:
         tracemalloc.stop()
