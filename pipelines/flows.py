@@ -19,6 +19,7 @@ import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 from apache_beam.runners.runner import PipelineRunner
 
+from pipelines.first_run import compile_kernels
 from pipelines.inputs import UNREADABLE, Reader, find_inputs, is_queue, octets_of
 from pipelines.options import FlowOptions, parse_options
 from pipelines.summary import Summary
@@ -37,6 +38,7 @@ from transforms.settings import FlowSettings
 from transforms.shard import MERGED
 
 DEFAULT_OUTPUT = "parquet:flows"
+DEMO_PACKETS = 200_000
 
 
 def rules_of(options: FlowOptions) -> Rules:
@@ -122,13 +124,13 @@ def captures_or_demo(urls: Sequence[str], temp_dir: str | None, quiet: bool) -> 
     if urls:
         yield urls
         return
-    from pipelines.generate import write_demo
+    from sources.generate.capture import GenerateSettings, generate
 
     with tempfile.TemporaryDirectory(prefix="flowbeam-demo-", dir=temp_dir) as folder:
         path = os.path.join(folder, "demo.pcap")
         if not quiet:
-            say("no --input: running on generated demo traffic")
-        write_demo(path)
+            say("no --input: this run is on generated demo traffic")
+        generate(GenerateSettings(output=path, packets=DEMO_PACKETS))
         yield [path]
 
 
@@ -154,6 +156,7 @@ def run(arguments: Sequence[str]) -> None:
         elements = pipeline | "Inputs" >> beam.Create(inputs, reshuffle=False)
         reader = Reader(reading, alone=len(inputs) == 1)
         build(elements, options, settings, reader, opened, folder, job, any(map(is_queue, urls)))
+        compile_kernels(options.feature_module, options.quiet)
         if not options.quiet and sys.stderr.isatty():
             progress.show(octets_of(inputs))
         try:

@@ -39,7 +39,8 @@ def _files(module: str, names: bytes) -> Iterator[Path]:
 
 
 @cache
-def _digest(path: Path) -> str:
+def digest(path: Path) -> str:
+    """A hash of a module's source, of all our modules that it imports, and of numba's version."""
     seen: dict[Path, bytes] = {}
     waiting = [path]
     while waiting:
@@ -47,10 +48,10 @@ def _digest(path: Path) -> str:
         if file not in seen:
             seen[file], imported = _source(file)
             waiting += imported
-    digest = hashlib.blake2b(numba.__version__.encode(), digest_size=8)
+    hashed = hashlib.blake2b(numba.__version__.encode(), digest_size=8)
     for file in sorted(seen):
-        digest.update(seen[file])
-    return digest.hexdigest()
+        hashed.update(seen[file])
+    return hashed.hexdigest()
 
 
 @cache
@@ -69,7 +70,7 @@ def kernel(function: Callable[..., Any]) -> Any:
     path = Path(function.__code__.co_filename)
     before = numba.config.CACHE_DIR
     if "NUMBA_CACHE_DIR" not in os.environ:
-        numba.config.CACHE_DIR = str(cache_folder() / f"{path.stem}-{_digest(path)}")
+        numba.config.CACHE_DIR = str(cache_folder() / f"{path.stem}-{digest(path)}")
     try:
         return numba.njit(cache=True, nogil=True, boundscheck=False, error_model="numpy")(function)
     finally:
