@@ -80,7 +80,7 @@ class QueueReader(Protocol):
 
 def schemes() -> list[str]:
     """The schemes there are."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+    return sorted(module.name for module in pkgutil.iter_modules(__path__) if "_" not in module.name)
 
 
 def open_writer(url: str) -> QueueWriter:

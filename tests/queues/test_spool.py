@@ -16,7 +16,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 import queues
-from queues import Damaged, spool
+from queues import Damaged, object_files, spool
 from transforms import avro
 from transforms.records import InputError, PacketBatch, Stream
 
@@ -268,7 +268,7 @@ def test_a_bomb_is_not_unpacked(tmp_path, monkeypatch):
         record = {"sensor": "x" * 20_000, "sequence": 0, "observed_ns": 5, "end": True, "packets": []}
         fastavro.writer(out, avro.current_schema(), [record], codec)
         (tmp_path / f"{codec}.avro").write_bytes(out.getvalue())
-    monkeypatch.setattr(spool, "BLOCK_OCTETS_MOST", 10_000)
+    monkeypatch.setattr(object_files, "BLOCK_OCTETS_MOST", 10_000)
     reader = queues.open_reader(f"spool:{tmp_path}")
     with pytest.raises(InputError):
         reader.parts()
