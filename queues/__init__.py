@@ -1,7 +1,7 @@
 """Queues of packet blocks: clients and settings, shared by sources and sinks. The module's name is the URL scheme.
 
 `queues/<scheme>.py` has `open_writer(rest)` and `open_reader(rest)`, where `rest` is the URL without `<scheme>:`; that
-is all it takes to add a queue.
+is all it takes to add a queue. A scheme has no underscore (RFC 3986, section 3.1): modules with one are no queues.
 """
 
 import importlib

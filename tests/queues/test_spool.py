@@ -1,6 +1,7 @@
 """Spools: files that any Avro tool reads, whole or not there, and one line for whatever is wrong with them."""
 
 import contextlib
+import importlib
 import io
 import json
 import os
@@ -44,6 +45,15 @@ def messages(folder):
 def identities(folder):
     blocks = [avro.decode_block(message.octets) for message in messages(folder)]
     return [(*one.stream, one.sequence) for one in blocks]
+
+
+def test_modules_that_help_are_no_schemes():
+    """A queue is a module that can be opened; its name is what stands before the colon."""
+    assert "spool" in queues.schemes()
+    for scheme in queues.schemes():
+        module = importlib.import_module(f"queues.{scheme}")
+        assert callable(module.open_writer)
+        assert callable(module.open_reader)
 
 
 @pytest.mark.parametrize("codec", ["null", "deflate"])
