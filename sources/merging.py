@@ -8,7 +8,7 @@ import numpy as np
 
 from sources.capture_file import SPAN_PACKETS, CaptureFile, Scan
 from sources.octets import Unreadable
-from sources.rows import Batches, PacketParser, RowBuffer, Rows, move_payloads
+from sources.rows import PLAIN, Batches, PacketParser, RowBuffer, Rows, move_payloads
 from sources.spans import SpanOrder
 from sources.window import Window
 from transforms.kernel import kernel
@@ -168,8 +168,10 @@ def _release(held: list[_Loaded], following: np.void | None) -> tuple[Rows, list
 
 def joined(parts: list[Rows]) -> Rows:
     """Rows of several origins one behind the other."""
-    packets = np.concatenate([part.packets for part in parts]) if parts else np.empty(0, PACKET)
-    payloads = np.concatenate([part.payloads for part in parts]) if parts else np.empty(0, np.uint8)
+    if not parts:
+        return Rows(np.empty(0, PACKET), np.empty(0, np.uint8))
+    packets = np.concatenate([part.packets.view(PLAIN) for part in parts]).view(PACKET)
+    payloads = np.concatenate([part.payloads for part in parts])
     row = octets = 0
     for part in parts if len(payloads) else ():
         mine = packets[row : row + len(part.packets)]
@@ -197,7 +199,7 @@ def in_order_of_time(rows: Rows) -> Rows:
 
 
 def _take(packets: np.ndarray, payloads: np.ndarray, order: np.ndarray) -> Rows:
-    taken = packets[order]
+    taken = packets.take(order)
     if not len(payloads):
         return Rows(taken, payloads)
     together = np.empty(int(taken["payload_captured"].sum(dtype=np.int64)), np.uint8)
