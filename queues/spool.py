@@ -5,7 +5,7 @@ complete, so that whoever lists the folder sees whole files only. That outlives 
 the disk, a power cut may lose the last seconds.
 
 `spool:DIR`, or with settings `spool:DIR?codec=deflate&file_octets=1000000`. Blocks are stored as they are by default
-(`null`), 71 octets a packet in a capture of mixed TCP and UDP. deflate makes 27 of them, but packs only 0.8 M packets/s;
+(`null`), 71 octets a packet in a capture of mixed TCP and UDP. deflate makes 27 of them, but only 0.8 M packets/s;
 zstandard makes 24 at 5 M packets/s, and not every Avro tool reads it.
 """
 
