@@ -2,7 +2,6 @@
 
 import logging
 import os
-import pkgutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,7 +21,7 @@ UNREADABLE = "inputs_unreadable"
 def is_queue(url: str) -> bool:
     """Whether an `--input` names a queue; anything else is a path."""
     scheme, colon, _ = url.partition(":")
-    return bool(colon) and scheme in {module.name for module in pkgutil.iter_modules(queues.__path__)}
+    return bool(colon) and scheme in queues.schemes()
 
 
 def find_inputs(urls: Sequence[str], sensor: str, sensor_from: str) -> list[Any]:
