@@ -1,0 +1,70 @@
+# Everything a checkout needs beside Python and make goes into the environment .venv; `make help` lists the targets.
+
+PYTHON ?= python3
+# Processes of pytest: as many as cores; 0 runs the tests in one, in order.
+TEST_PROCESSES ?= auto
+
+VENV := .venv
+IN_VENV := $(VENV)/bin/python
+BASE := $(VENV)/.base-installed
+TOOLS := $(VENV)/.tools-installed
+CODE := pipelines queues sources sinks transforms
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint types check check-all bench docs clean
+
+help:  ## lists the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+
+demo: $(BASE)  ## makes traffic and assembles its flows into the folder flows/
+	@echo "== demo: flows of generated traffic, into the folder flows/"
+	$(IN_VENV) -m pipelines.flows --runner=DirectRunner
+
+test: $(TOOLS)  ## runs the tests
+	@echo "== test: all tests but the slow ones; those of real captures are skipped where there are none"
+	$(IN_VENV) -m pytest --numprocesses=$(TEST_PROCESSES)
+
+lint: $(TOOLS)  ## checks style with ruff
+	@echo "== lint: ruff over code, tests and benchmarks"
+	$(IN_VENV) -m ruff check .
+
+types: $(TOOLS)  ## checks types with mypy
+	@echo "== types: mypy, strict, over $(CODE)"
+	$(IN_VENV) -m mypy
+
+check: lint types test  ## lint, types and test
+
+check-all: $(TOOLS)  ## compares with other tools over all real captures, and runs the slow tests
+	@echo "== check-all: every real capture (FLOWBEAM_CORPUS, or ../shared/data) and the slow tests"
+	FLOWBEAM_CHECK_ALL=1 $(IN_VENV) -m pytest --numprocesses=$(TEST_PROCESSES) -m "corpus or slow"
+
+bench: $(TOOLS)  ## measures speed and memory
+	@echo "== bench: speed and memory, printed as a table"
+	$(IN_VENV) -m benchmarks
+
+docs: $(TOOLS)  ## writes the generated parts of docs/ and README.md
+	@echo "== docs: docs/reference.md, and what README.md shows of options and of the demo"
+	$(IN_VENV) -m transforms.reference
+	$(IN_VENV) -m tests.readme_parts
+
+clean:  ## removes the environment, caches and built packages; flows/ and rejects/ stay
+	@echo "== clean: the environment, caches and built packages"
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find $(CODE) tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' \
+	  || { echo "flowbeam needs Python 3.10 to 3.13; name one: make PYTHON=python3.12 ..." >&2; exit 2; }
+	@echo "== environment: $(VENV), with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv $(VENV) \
+	  || { rm -rf $(VENV); echo "Python's venv is missing; on Debian and Ubuntu: apt install python3-venv" >&2; exit 2; }
+
+$(BASE): pyproject.toml setup.py | $(VENV)/bin/python
+	@echo "== environment: installing flowbeam and what it needs (a minute or two, once)"
+	$(IN_VENV) -m pip install --quiet --editable .
+	@touch $@
+
+$(TOOLS): $(BASE)
+	@echo "== environment: installing the tools of the tests"
+	$(IN_VENV) -m pip install --quiet --editable '.[test]'
+	@touch $@

@@ -1,0 +1,29 @@
+"""What all tests share: the corpus of real captures, slow tests by request, hypothesis without deadlines."""
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+CORPUS = Path(os.environ.get("FLOWBEAM_CORPUS") or Path(__file__).parents[2] / "shared" / "data")
+
+settings.register_profile("flowbeam", deadline=None)  # the first example compiles kernels
+settings.load_profile("flowbeam")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skips slow tests unless asked for, and those of the corpus where it is not; there, a build server fails."""
+    if item.get_closest_marker("slow") and not os.environ.get("FLOWBEAM_CHECK_ALL"):
+        pytest.skip("slow: `make check-all` runs it")
+    if item.get_closest_marker("corpus") and not (CORPUS / "captures.csv").exists():
+        missing = f"no real captures in {CORPUS}; set FLOWBEAM_CORPUS to their folder"
+        if os.environ.get("CI") == "true":
+            pytest.fail(missing, pytrace=False)
+        pytest.skip(missing)
+
+
+@pytest.fixture(scope="session")
+def corpus() -> Path:
+    """The folder of real captures and of what other tools say about them; for tests marked `corpus`."""
+    return CORPUS
