@@ -5,6 +5,7 @@ import io
 import os
 import struct
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -88,26 +89,31 @@ def generate(settings: GenerateSettings, on_progress: Callable[[int], None] | No
         InputError: A file cannot be written.
     """
     packets = flows = frame_octets = last_ns = 0
-    out = np.empty(min(_CHUNK_PACKETS, settings.packets) * LONGEST_RECORD, np.uint8)
+    buffers = np.empty((2, min(_CHUNK_PACKETS, settings.packets) * LONGEST_RECORD), np.uint8)
     profile, tick_ns = profile_named(settings.profile), 1 if settings.is_pcapng else 1_000
     with contextlib.ExitStack() as files:
         truth = None
         if settings.labels:
             truth = files.enter_context(label_writer(files.enter_context(_appearing(settings.labels))))
         capture = files.enter_context(io.FileIO(files.enter_context(_appearing(settings.output)), "w"))
-        _write_all(capture, memoryview(_file_header(settings.is_pcapng)))
+        writer = files.enter_context(ThreadPoolExecutor(1))  # one buffer is filled while the other is written
+        written = writer.submit(_write_all, capture, memoryview(_file_header(settings.is_pcapng)))
         for segments, sessions in timeline(profile, settings.packets, settings.seed, settings.flows, tick_ns):
             flows += int(np.count_nonzero(segments["first"]))
             if truth:
                 truth.write_batch(labels(segments, sessions, settings.start_ns))
             for at in range(0, len(segments), _CHUNK_PACKETS):
                 chunk = segments[at : at + _CHUNK_PACKETS]
+                out = buffers[0]
                 end, wire_octets = write_frames(chunk, sessions, settings.start_ns, settings.is_pcapng, out)
-                _write_all(capture, out[:end].data)
+                written.result()
+                written = writer.submit(_write_all, capture, out[:end].data)
+                buffers = buffers[::-1]
                 packets, frame_octets = packets + len(chunk), frame_octets + wire_octets
                 last_ns = int(chunk["time_ns"][-1])
                 if on_progress:
                     on_progress(packets)
+        written.result()
     return Generated(packets, flows, frame_octets, last_ns / SECOND)
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from sources.generate.payloads import BEHIND_OPENING, POOL, REGION, REPEAT, SUMS, TLS_KIND
-from sources.generate.sessions import MILLISECOND, OPTIONS_FULL, OPTIONS_MSS
+from sources.generate.sessions import MILLISECOND, OPTIONS_FULL, OPTIONS_MSS, SECOND
 from transforms.kernel import kernel
 from transforms.records import ACK, ICMP, SYN, TCP, UDP
 
@@ -28,11 +28,11 @@ def write_frames(
 
 
 @kernel
-def _put_big(out, at, number, octets):
-    """Writes a big-endian number; returns the next place."""
-    for i in range(octets):
-        out[at + i] = (number >> (8 * (octets - 1 - i))) & 255
-    return at + octets
+def _put(words, at, number, count):
+    """Writes a number as `count` 16-bit words, the highest first; returns the next place."""
+    for i in range(count):
+        words[at + i] = (number >> (16 * (count - 1 - i))) & 0xFFFF
+    return at + count
 
 
 @kernel
@@ -44,53 +44,47 @@ def _put_little(out, at, number):
 
 
 @kernel
-def _sum(out, start, end):
-    """The sum of the 16-bit words from `start` to `end`, an even number of octets."""
+def _sum(words, start, end):
     total = 0
-    for i in range(start, end, 2):
-        total += (np.int64(out[i]) << 8) | np.int64(out[i + 1])
+    for i in range(start, end):
+        total += words[i]
     return total
 
 
 @kernel
-def _put_checksum(out, at, total):
-    """Writes the Internet checksum (RFC 1071) of words that add up to `total`."""
+def _checksum(total):
+    """The Internet checksum (RFC 1071) of words that add up to `total`."""
     while total > 0xFFFF:
         total = (total & 0xFFFF) + (total >> 16)
-    _put_big(out, at, 0xFFFF - total, 2)
+    return 0xFFFF - total
 
 
 @kernel
-def _put_network(out, at, session, segment, length):
+def _put_network(words, session, segment, length):
     """Writes Ethernet and IP headers before `length` octets; returns the next place and the pseudo-header's sum."""
     src_mac, dst_mac, src_hi, dst_hi = session.src_mac, session.dst_mac, session.src_hi, session.dst_hi
     src_lo, dst_lo, ttl = session.src_lo, session.dst_lo, np.int64(session.src_ttl)
     if segment.reverse:
         src_mac, dst_mac, src_hi, dst_hi, src_lo, dst_lo = dst_mac, src_mac, dst_hi, src_hi, dst_lo, src_lo
         ttl = np.int64(session.dst_ttl)
-    at = _put_big(out, at, np.int64(dst_mac), 6)
-    at = _put_big(out, at, np.int64(src_mac), 6)
     protocol = np.int64(session.protocol)
+    at = _put(words, 0, np.int64(dst_mac), 3)
+    at = _put(words, at, np.int64(src_mac), 3)
     if session.ip_version == 4:
-        at = _put_big(out, at, 0x0800, 2)
-        ip_at = at
-        at = _put_big(out, at, 0x4500_0000 + 20 + length, 4)
-        at = _put_big(out, at, np.int64(segment.ip_id) << 16 | 0x4000, 4)  # don't fragment
-        at = _put_big(out, at, ttl << 24 | protocol << 16, 4)
-        addresses_at = at
-        at = _put_big(out, at, np.int64(src_lo & np.uint64(0xFFFFFFFF)), 4)
-        at = _put_big(out, at, np.int64(dst_lo & np.uint64(0xFFFFFFFF)), 4)
-        _put_checksum(out, ip_at + 10, _sum(out, ip_at, at))
+        words[7], words[8], words[9], words[10] = 0x4500, 20 + length, segment.ip_id, 0x4000  # don't fragment
+        words[6], words[11], words[12] = 0x0800, ttl << 8 | protocol, 0
+        at = _put(words, 13, np.int64(src_lo), 2)
+        at = _put(words, at, np.int64(dst_lo), 2)
+        addresses = _sum(words, 13, at)
+        words[12] = _checksum(addresses + _sum(words, 7, 12))
     else:
-        at = _put_big(out, at, 0x86DD, 2)
-        at = _put_big(out, at, 0x6000_0000, 4)
-        at = _put_big(out, at, length << 16 | protocol << 8 | ttl, 4)
-        addresses_at = at
-        at = _put_big(out, at, np.int64(src_hi), 8)
-        at = _put_big(out, at, np.int64(src_lo), 8)
-        at = _put_big(out, at, np.int64(dst_hi), 8)
-        at = _put_big(out, at, np.int64(dst_lo), 8)
-    return at, _sum(out, addresses_at, at) + protocol + length
+        words[6], words[7], words[8], words[9], words[10] = 0x86DD, 0x6000, 0, length, protocol << 8 | ttl
+        at = _put(words, 11, np.int64(src_hi), 4)
+        at = _put(words, at, np.int64(src_lo), 4)
+        at = _put(words, at, np.int64(dst_hi), 4)
+        at = _put(words, at, np.int64(dst_lo), 4)
+        addresses = _sum(words, 11, at)
+    return at, addresses + protocol + length
 
 
 @kernel
@@ -102,41 +96,48 @@ def _tcp_header_octets(session, segment):
 
 
 @kernel
-def _put_tcp(out, at, session, segment, header_octets):
-    """Writes a TCP header, its checksum 0."""
-    src_port, dst_port = np.int64(session.src_port), np.int64(session.dst_port)
-    at = _put_big(out, at, dst_port << 16 | src_port if segment.reverse else src_port << 16 | dst_port, 4)
-    at = _put_big(out, at, np.int64(segment.seq), 4)
-    at = _put_big(out, at, np.int64(segment.ack), 4)
-    at = _put_big(out, at, (header_octets // 4) << 28 | np.int64(segment.flags) << 16 | np.int64(segment.window), 4)
-    at = _put_big(out, at, 0, 4)
-    if segment.flags & SYN and header_octets > 20:
-        at = _put_big(out, at, 0x0204_0000 + (1460 if session.ip_version == 4 else 1440), 4)
+def _put_tcp(words, at, session, segment, header_octets):
+    """Writes what a TCP header has behind the ports, its checksum 0; returns the next place."""
+    at = _put(words, at, np.int64(segment.seq), 2)
+    at = _put(words, at, np.int64(segment.ack), 2)
+    words[at] = (header_octets // 4) << 12 | np.int64(segment.flags)
+    words[at + 1], words[at + 2], words[at + 3] = segment.window, 0, 0
+    at += 4
+    is_syn = segment.flags & SYN != 0
+    if is_syn and header_octets > 20:
+        words[at], words[at + 1] = 0x0204, 1460 if session.ip_version == 4 else 1440
+        at += 2
     if session.options == OPTIONS_FULL:
-        at = _put_big(out, at, 0x0402_080A if segment.flags & SYN else 0x0101_080A, 4)  # SACK permitted; timestamps
+        words[at], words[at + 1] = 0x0402 if is_syn else 0x0101, 0x080A  # SACK permitted; timestamps
         now_ms = segment.time_ns // MILLISECOND
         own = np.int64(session.seed & np.uint64(0x3FFFFFFF)) + now_ms
         other = np.int64((session.seed >> np.uint64(32)) & np.uint64(0x3FFFFFFF)) + now_ms
         if segment.reverse:
             own, other = other, own
-        at = _put_big(out, at, own, 4)
-        at = _put_big(out, at, other if segment.flags & ACK else 0, 4)
-        if segment.flags & SYN:
-            at = _put_big(out, at, 0x0103_0307, 4)  # windows are scaled by 128
+        at = _put(words, at + 2, own << 32 | (other if segment.flags & ACK else 0), 4)
+        if is_syn:
+            words[at], words[at + 1] = 0x0103, 0x0307  # windows are scaled by 128
+            at += 2
     return at
 
 
 @kernel
-def _put_other(out, at, session, segment, length):
-    """Writes a UDP or ICMP header, its checksum 0; returns the next place and the checksum's."""
+def _put_transport(words, at, session, segment, header_octets):
+    """Writes a TCP, UDP or ICMP header, its checksum 0; returns the next place and the checksum's."""
     src_port, dst_port = np.int64(session.src_port), np.int64(session.dst_port)
+    if segment.reverse:
+        src_port, dst_port = dst_port, src_port
+    octets = np.int64(segment.payload_octets)
+    words[at], words[at + 1] = src_port, dst_port
+    if session.protocol == TCP:
+        return _put_tcp(words, at + 2, session, segment, header_octets), at + 8
     if session.protocol == UDP:
-        at = _put_big(out, at, dst_port << 16 | src_port if segment.reverse else src_port << 16 | dst_port, 4)
-        return _put_big(out, at, length << 16, 4), at + 2
-    at = _put_big(out, at, (dst_port if segment.reverse else src_port) << 24, 4)
-    identifier = np.int64(session.seed & np.uint64(0xFFFF))
-    number = np.int64(segment.payload_at) // max(np.int64(segment.payload_octets), 1)
-    return _put_big(out, at, identifier << 16 | number & 0xFFFF, 4), at - 2
+        words[at + 2], words[at + 3] = header_octets + octets, 0
+        return at + 4, at + 3
+    words[at], words[at + 1] = src_port << 8, 0  # the type; the code is 0
+    words[at + 2] = np.int64(session.seed & np.uint64(0xFFFF))
+    words[at + 3] = np.int64(segment.payload_at) // max(octets, 1) & 0xFFFF
+    return at + 4, at + 1
 
 
 @kernel
@@ -154,51 +155,47 @@ def _payload_place(session, segment):
 
 
 @kernel
-def _put_frame(out, at, session, segment, pool, sums):
-    """Writes one frame; returns the next place."""
+def _put_frame(out, at, session, segment, words, pool, sums):
+    """Writes one frame; returns the next place. `words` is scratch for its headers."""
     octets = np.int64(segment.payload_octets)
-    is_tcp = session.protocol == TCP
-    header_octets = _tcp_header_octets(session, segment) if is_tcp else 8
-    at, total = _put_network(out, at, session, segment, header_octets + octets)
-    transport_at = at
-    if is_tcp:
-        at, checksum_at = _put_tcp(out, at, session, segment, header_octets), at + 16
-    else:
-        at, checksum_at = _put_other(out, at, session, segment, header_octets + octets)
+    header_octets = _tcp_header_octets(session, segment) if session.protocol == TCP else 8
+    transport, total = _put_network(words, session, segment, header_octets + octets)
     if session.protocol == ICMP:
         total = 0
-    total += _sum(out, transport_at, at)
+    end, checksum = _put_transport(words, transport, session, segment, header_octets)
+    total += _sum(words, transport, end)
     place = _payload_place(session, segment)
-    for i in range(octets):
-        out[at + i] = pool[place + i]
-    sums_from, word = sums[place & 1], place >> 1
-    total += np.int64(np.uint32(sums_from[word + (octets >> 1)] - sums_from[word]))
+    odd, word = place & 1, place >> 1
+    total += np.int64(np.uint32(sums[odd, word + (octets >> 1)] - sums[odd, word]))
     if octets & 1:
         total += np.int64(pool[place + octets - 1]) << 8
-    _put_checksum(out, checksum_at, total)
+    words[checksum] = _checksum(total)
+    for i in range(end):
+        out[at + 2 * i], out[at + 2 * i + 1] = words[i] >> 8, words[i] & 255
+    at += 2 * end
+    for i in range(octets):
+        out[at + i] = pool[place + i]
     return at + octets
 
 
 @kernel
 def _write_frames(segments, sessions, start_ns, is_pcapng, pool, sums, out):
+    words = np.empty(LONGEST_FRAME // 2, np.int64)
     at, wire_octets = 0, 0
     header = 28 if is_pcapng else 16
     for i in range(len(segments)):
         segment = segments[i]
-        end = _put_frame(out, at + header, sessions[segment.session], segment, pool, sums)
+        end = _put_frame(out, at + header, sessions[segment.session], segment, words, pool, sums)
         length = end - at - header
         wire_octets += length
         time_ns = start_ns + segment.time_ns
-        if is_pcapng:
-            block_octets = 32 + (length + 3) // 4 * 4
-            at = _put_little(out, at, 6)  # enhanced packet block
-            at = _put_little(out, at, block_octets)
-            at = _put_little(out, at, 0)
-            at = _put_little(out, at, time_ns >> 32)
-            at = _put_little(out, at, time_ns & 0xFFFFFFFF)
+        block_octets = 32 + (length + 3) // 4 * 4
+        if is_pcapng:  # an enhanced packet block
+            for number in (6, block_octets, 0, time_ns >> 32, time_ns & 0xFFFFFFFF):
+                at = _put_little(out, at, number)
         else:
-            at = _put_little(out, at, time_ns // 1_000_000_000)
-            at = _put_little(out, at, time_ns % 1_000_000_000 // 1_000)
+            at = _put_little(out, at, time_ns // SECOND)
+            at = _put_little(out, at, time_ns % SECOND // 1_000)
         at = _put_little(out, at, length)
         at = _put_little(out, at, length)
         at = end

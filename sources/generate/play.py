@@ -43,6 +43,21 @@ _GAMMA = np.uint64(0x9E3779B97F4A7C15)
 _TIME, _SEQ, _SENT, _IP_ID, _RANDOM, _STATE = 0, 1, 3, 5, 7, 8
 
 
+_NOTHING = (0, 0)
+_OPENINGS = np.zeros((7, 3, 2), np.int64)
+"""By manner: who sends which flags, up to three segments; no flags end it."""
+_OPENINGS[:] = ((0, SYN), (1, SYN | ACK), (0, ACK))
+_OPENINGS[REFUSED] = ((0, SYN), (1, RST | ACK), _NOTHING)
+_OPENINGS[UNANSWERED] = ((0, SYN), _NOTHING, _NOTHING)
+_OPENINGS[PROBED] = ((0, SYN), (1, SYN | ACK), (0, RST))
+
+_CLOSINGS = np.zeros((3, 3, 2), np.int64)
+"""Likewise; the responder may close in the initiator's place."""
+_CLOSINGS[CLOSED] = ((0, FIN | ACK), (1, FIN | ACK), (0, ACK))
+_CLOSINGS[RESET] = ((0, RST | ACK), _NOTHING, _NOTHING)
+_CLOSINGS[ABORTED] = ((1, RST | ACK), _NOTHING, _NOTHING)
+
+
 def play(sessions: np.ndarray, tick_ns: int) -> np.ndarray:
     """All segments of `SESSION[n]`: `SEGMENT[m]`, session by session; times are multiples of `tick_ns`."""
     segments = np.zeros(max(1024, 32 * len(sessions)), SEGMENT)
@@ -141,62 +156,40 @@ def _transfer(segments, at, index, session, state, reverse, octets):
 
 @kernel
 def _talk(segments, at, index, session, state):
-    """All exchanges of a session."""
+    """All turns of a session: perhaps a greeting, then request and response of each exchange."""
     begun_ns = state[_TIME]
-    if session.greeting_octets:
-        at = _transfer(segments, at, index, session, state, 1, np.int64(session.greeting_octets))
-        state[_TIME] += session.src_delay_ns
-    for exchange in range(session.exchanges):
-        if exchange:
-            state[_TIME] += min(_varied(state, session.think_ns, session.spread), _LONGEST_PAUSE_NS)
-        if state[_TIME] - begun_ns > _LONGEST_NS:
-            break
-        request = max(_varied(state, session.request_octets, session.spread), 1)
-        response = _varied(state, session.response_octets, session.spread)
-        at = _transfer(segments, at, index, session, state, 0, request)
-        if response > 0:
+    for turn in range(-1 if session.greeting_octets else 0, 2 * np.int64(session.exchanges)):
+        reverse = turn & 1
+        if turn < 0:
+            octets = np.int64(session.greeting_octets)
+        elif reverse:
+            octets = _varied(state, session.response_octets, session.spread)
+            if octets == 0:
+                continue
             state[_TIME] += session.dst_delay_ns + _varied(state, 2 * MILLISECOND, 250)
-            at = _transfer(segments, at, index, session, state, 1, response)
+        else:
+            octets = max(_varied(state, session.request_octets, session.spread), 1)
+            state[_TIME] += (
+                min(_varied(state, session.think_ns, session.spread), _LONGEST_PAUSE_NS)
+                if turn
+                else session.src_delay_ns
+            )
+            if state[_TIME] - begun_ns > _LONGEST_NS:
+                break
+        at = _transfer(segments, at, index, session, state, reverse, octets)
     return at
 
 
 @kernel
-def _close(segments, at, index, session, state):
-    """The end of a TCP session, in its manner; the responder closes one in four."""
-    first = 1 if _drawn(state) < 0.25 else 0
-    state[_TIME] += _delay(session, 1 - first)
-    if session.manner == CLOSED:
-        at = _put(segments, at, index, state, first, FIN | ACK, 0)
-        state[_TIME] += _delay(session, first)
-        at = _put(segments, at, index, state, 1 - first, FIN | ACK, 0)
-        state[_TIME] += _delay(session, 1 - first)
-        at = _put(segments, at, index, state, first, ACK, 0)
-    elif session.manner == RESET or session.manner == ABORTED:
-        at = _put(segments, at, index, state, 1 if session.manner == ABORTED else 0, RST | ACK, 0)
-    return at
-
-
-@kernel
-def _play_tcp(segments, at, index, session, state):
-    if session.manner == UNANSWERED:
-        at = _put(segments, at, index, state, 0, SYN, 0)
-        for retry in range(1, session.exchanges):
-            at = _put_again(segments, at, SECOND << (retry - 1))
-        return at
-    at = _put(segments, at, index, state, 0, SYN, 0)
-    state[_TIME] += session.dst_delay_ns
-    if session.manner == REFUSED:
-        state[_SEQ + 1] = 0
-        return _put(segments, at, index, state, 1, RST | ACK, 0)
-    at = _put(segments, at, index, state, 1, SYN | ACK, 0)
-    state[_TIME] += session.src_delay_ns
-    if session.manner == PROBED:
-        return _put(segments, at, index, state, 0, RST, 0)
-    at = _put(segments, at, index, state, 0, ACK, 0)
-    state[_TIME] += 50_000
-    at = _talk(segments, at, index, session, state)
-    if session.manner != LEFT_OPEN:
-        at = _close(segments, at, index, session, state)
+def _step(segments, at, index, session, state, steps, mirrored):
+    """Sends segments without payload, each when the one before has been received."""
+    for i in range(len(steps)):
+        if steps[i, 1] == 0:
+            break
+        reverse = steps[i, 0] ^ mirrored
+        if i:
+            state[_TIME] += _delay(session, 1 - reverse)
+        at = _put(segments, at, index, state, reverse, steps[i, 1], 0)
     return at
 
 
@@ -206,16 +199,29 @@ def _play(sessions, index, segments, at, tick_ns):
     state = np.empty(_STATE, np.int64)
     while index < len(sessions):
         session = sessions[index]
+        is_tcp = session.protocol == TCP
+        manner = np.int64(session.manner) if is_tcp else LEFT_OPEN
         state[_TIME] = session.start_ns
         state[_RANDOM] = np.int64(session.seed)
-        state[_SENT] = state[_SENT + 1] = 0
         for side in range(2):
+            state[_SENT + side] = 0
             state[_SEQ + side] = np.int64(_drawn(state) * 4294967296.0)
             state[_IP_ID + side] = np.int64(_drawn(state) * 65536.0)
-        if session.protocol == TCP:
-            end = _play_tcp(segments, at, index, session, state)
-        else:
-            end = _talk(segments, at, index, session, state)
+        if manner == REFUSED:
+            state[_SEQ + 1] = 0
+        end = at
+        if is_tcp:
+            end = _step(segments, at, index, session, state, _OPENINGS[manner], 0)
+            if manner == UNANSWERED:
+                for retry in range(1, session.exchanges):
+                    end = _put_again(segments, end, SECOND << (retry - 1))
+            state[_TIME] += 50_000
+        if manner <= LEFT_OPEN:
+            end = _talk(segments, end, index, session, state)
+        if manner < LEFT_OPEN:
+            responder_closes = 1 if manner == CLOSED and _drawn(state) < 0.25 else 0
+            state[_TIME] += _delay(session, 1 - responder_closes)
+            end = _step(segments, end, index, session, state, _CLOSINGS[manner], responder_closes)
         if end > len(segments):
             return index, at
         segments[at].first = 1

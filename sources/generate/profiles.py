@@ -44,7 +44,7 @@ class Profile:
         site: Its hosts.
         packets_per_s: Its pace; so the number of packets decides how long a capture lasts.
         mix: What happens all the time.
-        attack_share: Part of the packets that belong to planned attacks.
+        attack_share: Part of the packets that belong to planned attacks; if it is 1, they are planned again and again.
         v6_share: Part of the sessions of the mix that run over IPv6.
     """
 

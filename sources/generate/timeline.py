@@ -10,7 +10,7 @@ from sources.generate.sessions import SECOND, SESSION, Scale
 from transforms.identity import packet_shard
 from transforms.kernel import kernel
 
-_SLICE_PACKETS = 150_000
+_SLICE_PACKETS = 20_000  # small enough for the caches
 _SHORTEST_S = 30
 _SAMPLE_PACKETS = 200_000  # about so many are played to learn how many packets a session has
 _PACKETS_PER_FLOW = 20
@@ -37,14 +37,15 @@ def timeline(
     while packets > 0:
         begin_ns, end_ns = number * slice_ns, (number + 1) * slice_ns
         rng = np.random.default_rng([seed, 1, number])
-        if profile.attack_share and planned_until_ns < end_ns:
+        if profile.attack_share and planned_until_ns < end_ns and (profile.attack_share == 1 or number == 0):
             planned = np.concatenate([planned, _planned(profile, packets, rng, planned_until_ns, length_ns)])
+            planned = planned[np.argsort(planned["start_ns"], kind="stable")]
             planned_until_ns += length_ns
-        begins = planned["start_ns"] < end_ns
+        due = int(np.searchsorted(planned["start_ns"], end_ns))
         background = profile.background(rng, rng.poisson(per_slice), scale)
         background["start_ns"] = begin_ns + np.sort(rng.integers(0, slice_ns, len(background)))
-        begun = np.concatenate([planned[begins], background])
-        planned = planned[~begins]
+        begun = np.concatenate([planned[:due], background])
+        planned = planned[due:]
         begun = begun[_first_uses(begun, used)]
 
         played = play(begun, tick_ns)
@@ -55,8 +56,9 @@ def timeline(
         ready = int(np.searchsorted(waiting["time_ns"], end_ns - tick_ns))
         yield waiting[: min(ready, packets)], sessions
         packets -= min(ready, packets)
-        needed, waiting = np.unique(waiting["session"][ready:], return_inverse=True), waiting[ready:].copy()
-        sessions, waiting["session"] = sessions[needed[0]], needed[1]
+        waiting = waiting[ready:].copy()
+        needed, waiting["session"] = np.unique(waiting["session"], return_inverse=True)
+        sessions = sessions[needed]
         number += 1
 
 
