@@ -4,7 +4,6 @@ They are peeled one by one: a step looks at one header, names the next layer in 
 step never reads at or beyond `end`; a header that is cut there, or carries something else, ends the search. The same
 steps serve a captured frame and the inside of a tunnel.
 """
-# ruff: noqa: SIM109 -- numba compiles a chain of comparisons sooner than a search in a tuple
 
 import numpy as np
 
@@ -15,6 +14,7 @@ LINK = np.dtype(
     [
         ("layer", "i8"),  # what begins where the last step ended
         ("ethertype", "i8"),  # for the layer ETHERTYPE
+        ("padded", "i8"),  # 1 if radiotap says that the 802.11 header is padded to four octets
         ("vlan_id", "i8"),  # of the outermost 802.1Q tag that names a VLAN (a priority tag has 0); 0 so far
         ("src_mac", "u8"),  # of the outermost MAC header; 0 so far
         ("dst_mac", "u8"),
@@ -38,6 +38,7 @@ def reset(link):
     """Forgets the frame before."""
     link.layer = NOT_IP
     link.ethertype = 0
+    link.padded = 0
     link.vlan_id = 0
     link.src_mac = 0
     link.dst_mac = 0

@@ -13,7 +13,7 @@ import numpy as np
 
 from sources.kernel_part import kernel_part
 from transforms.kernel import kernel
-from transforms.records import FRAGMENT_FIRST, FRAGMENT_LATER, FRAGMENT_RESOLVED
+from transforms.records import FRAGMENT_FIRST, FRAGMENT_LATER, FRAGMENT_NONE, FRAGMENT_RESOLVED
 
 REMEMBERED_NS = 30 * 10**9
 """A later fragment this much after its first, or more, has no ports."""
@@ -185,6 +185,8 @@ def _resolve(packets, start, entries, grow):
     """Resolves from packet `start` on; returns where it stopped for want of room, and counts of what it met."""
     unresolved, forgotten = 0, 0
     for i in range(start, len(packets)):
+        if packets[i].fragment == FRAGMENT_NONE:
+            continue
         packet = packets[i]
         if packet.fragment == FRAGMENT_FIRST:
             place = _place(entries, packet, packet.time_ns)

@@ -33,6 +33,8 @@ REASONS = ("", REJECT_NOT_IP, REJECT_MALFORMED)
 
 _ACCEPTED, _NOT_IP, _MALFORMED = range(3)
 _ETHERNET_LINK_TYPE = 1
+_LENGTH_BITS = 20
+_LONGEST = (1 << _LENGTH_BITS) - 1
 
 
 @dataclass
@@ -42,7 +44,8 @@ class HeaderSettings:
     Attributes:
         decapsulate: Kinds of tunnels to open, of `TUNNEL_KINDS`; none keys every packet on its outer IP header.
         payload_octets: Octets of each packet's transport payload to keep.
-        headers_hash: Whether to hash each packet's headers, to find packets that were captured twice.
+        headers_hash: Whether to hash each packet's headers, to find packets that were captured twice: XXH64 (seed 0) of
+            what was captured from the outermost IP header to the end of the innermost transport header; never 0.
 
     Raises:
         InputError: If a kind is unknown or the number of octets makes no sense.
@@ -104,6 +107,8 @@ def parse(
         np.empty(2, IP_HEADER),
         np.empty(1, INSIDE),
     )
+    if settings.headers_hash:
+        _hash_headers(_read_only(octets), packets, written[0])
     return int(written[0]), int(written[1])
 
 
@@ -169,7 +174,7 @@ def _parse_frames(octets, frames, opened, payload_octets, hashed, packets, paylo
         packet.vlan_id = link.vlan_id
         packet.headers_hash = 0
         if hashed:
-            packet.headers_hash = max(xxh64(octets, at, min(inside_at, ip.stop)), np.uint64(1))
+            packet.headers_hash = (at << _LENGTH_BITS) | min(min(inside_at, ip.stop) - at, _LONGEST)
         kept = min(payload_octets, max(ip.stop - inside_at, 0))
         for k in range(kept):
             payloads[payload_at + k] = octets[inside_at + k]
@@ -180,3 +185,15 @@ def _parse_frames(octets, frames, opened, payload_octets, hashed, packets, paylo
         reasons[i] = _ACCEPTED
         written += 1
     return written, payload_at
+
+
+@kernel
+def _hash_headers(octets, packets, count):
+    """Replaces in `headers_hash` the place and length of headers, as `_parse_frames` left them, by their hash.
+
+    A pass of its own, because few runs need it and none should wait for it to be compiled.
+    """
+    for i in range(count):
+        place = np.int64(packets[i].headers_hash)
+        at = place >> _LENGTH_BITS
+        packets[i].headers_hash = max(xxh64(octets, at, at + (place & _LONGEST)), np.uint64(1))

@@ -3,7 +3,6 @@
 What counts as damaged is in `read_ip_header`. Everything behind the header that a packet's own lengths or the capture
 cut off is no damage: it is measured by the headers.
 """
-# ruff: noqa: SIM109 -- numba compiles a chain of comparisons sooner than a search in a tuple
 
 import numpy as np
 

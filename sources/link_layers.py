@@ -3,7 +3,6 @@
 A link type is a row of `LINK_TYPES`: a layer and the octets before it. Layers of `ethertypes` are common to many; those
 below belong to one link type each. What is not listed carries no IP. A step never reads at or beyond `end`.
 """
-# ruff: noqa: SIM109 -- numba compiles a chain of comparisons sooner than a search in a tuple
 
 import numpy as np
 
@@ -165,7 +164,7 @@ def _radiotap_pads(octets, at, end):
 
 
 @kernel_part
-def _open_ieee80211(octets, at, end, padded, link):
+def _open_ieee80211(octets, at, end, link):
     """An 802.11 data frame that is not encrypted; of an aggregate (A-MSDU) the first packet."""
     if at + 24 > end or (octets[at] & 0x0F) != 8 or (octets[at] & 0x40) or (octets[at + 1] & 0x40):
         return at  # another type than data, without data, or encrypted
@@ -179,7 +178,7 @@ def _open_ieee80211(octets, at, end, padded, link):
         header += 2
         if octets[at + 1] & 0x80:
             header += 4
-    if padded:
+    if link.padded:
         header = (header + 3) & ~3
     if at + header > end:
         return at
@@ -261,7 +260,6 @@ def open_frame(octets, at, end, link_type, link):
     """Opens what is peculiar to a frame of `link_type` in `[at, end)`; names the layer that `find_ip` goes on with."""
     reset(link)
     at = _enter(at, end, link_type, link)
-    padded = False
     for _ in range(4):
         layer = link.layer
         if layer < FAMILY:
@@ -272,11 +270,11 @@ def open_frame(octets, at, end, link_type, link):
         elif layer == IEEE1394 or layer == INFINIBAND:
             by_ethertype(link, be16(octets, at - 2 if layer == IEEE1394 else at - 4))
         elif layer == IEEE80211:
-            at = _open_ieee80211(octets, at, end, padded, link)
+            at = _open_ieee80211(octets, at, end, link)
         elif layer == RADIOTAP:
             if octets[at - 8] != 0 or le16(octets, at - 6) < 8 or at - 8 + le16(octets, at - 6) > end:
                 break
-            padded = _radiotap_pads(octets, at - 8, end)
+            link.padded = _radiotap_pads(octets, at - 8, end)
             at += le16(octets, at - 6) - 8
             link.layer = IEEE80211
         elif layer == PKTAP or layer == PPI or layer == PRISM or layer == AVS:

@@ -12,7 +12,6 @@
 A header that is not whole is measured all the same: by its data offset if that was captured and is possible, else by
 the shortest header of its protocol, as far as the IP length goes.
 """
-# ruff: noqa: SIM109 -- numba compiles a chain of comparisons sooner than a search in a tuple
 
 import numpy as np
 

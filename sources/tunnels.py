@@ -12,7 +12,6 @@
 Under UDP, where a port is all the evidence, "fits" means that the inner packet by its own length is not longer than the
 datagram. A fragmented outer packet stays closed.
 """
-# ruff: noqa: SIM109 -- numba compiles a chain of comparisons sooner than a search in a tuple
 
 import numpy as np
 

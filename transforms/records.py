@@ -15,7 +15,7 @@ PACKET = np.dtype(
         ("outer_src_lo", "u8"),
         ("outer_dst_hi", "u8"),
         ("outer_dst_lo", "u8"),
-        ("headers_hash", "u8"),  # XXH3-64 of network and transport headers; 0 if not computed
+        ("headers_hash", "u8"),  # XXH64 of the outermost IP header to the innermost transport header; 0: none
         ("src_mac", "u8"),  # 48 bits as a number; 0 without a MAC header
         ("dst_mac", "u8"),
         ("frame_octets", "u4"),  # bytes on the wire, as the capture states them
