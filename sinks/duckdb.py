@@ -140,8 +140,10 @@ class Database(WholeFile):
         try:
             with duckdb.connect(str(file), config=_SETTINGS) as database:
                 yield database
-        except (duckdb.IOException, duckdb.OutOfMemoryException, duckdb.FatalException) as error:
-            if "lock" in str(error):
+        except duckdb.Error as error:  # a full disk comes as IOException, TransactionException or FatalException
+            if not isinstance(error, duckdb.IOException) and places.known_reason(str(error)) is None:
+                raise
+            if "Conflicting lock" in str(error):
                 raise InputError(f"{self.named}: {file} is open in another program; close it there") from error
             raise places.unwritable(self.named, self.place, str(error)) from error
 

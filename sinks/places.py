@@ -77,18 +77,17 @@ def partial_in(folder: Path, job: str) -> Path:
 def remove_partial(path: Path, job: str) -> None:
     """Removes what `job` left under hidden names beside `path` and, where it is a folder, in it."""
     for folder in (path.parent, path):
-        names = os.listdir(folder) if folder.is_dir() else []
-        for name in names:
-            if name.startswith(_partial_prefix(path, job)):
-                remove(folder / name)
+        remove(folder / _partial_prefix(path, job))
 
 
-def remove(path: Path) -> None:
-    """Removes a file or a folder with all that it holds, if it is there."""
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
+def remove(hidden: Path) -> None:
+    """Removes what bears a hidden name, file or folder, and what a library put beside it under a longer one."""
+    names = os.listdir(hidden.parent) if hidden.parent.is_dir() else []
+    for path in (hidden.parent / name for name in names if name.startswith(hidden.name)):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -106,9 +105,16 @@ def one_line(named: str, place: Path) -> Iterator[None]:
 
 def unwritable(named: str, place: Path, reason: str) -> InputError:
     """The error for a place that could not be written, in one line, with what to do about it."""
+    known = known_reason(reason)
+    if known is not None:
+        return InputError(f"{named}: cannot write {place}: {os.strerror(known)}; {_ADVICE[known]}")
     reason = reason.strip().partition("\n")[0].rstrip(".")
-    advice = [advice for number, advice in _ADVICE.items() if os.strerror(number) in reason]
-    return InputError(f"{named}: cannot write {place}: {reason}; {(advice or ['choose another --output'])[0]}")
+    return InputError(f"{named}: cannot write {place}: {reason}; choose another --output")
+
+
+def known_reason(text: str) -> int | None:
+    """The number of the system's error that a library's message quotes, if it is one that a person can act on."""
+    return next((number for number in _ADVICE if os.strerror(number) in text), None)
 
 
 def _partial_prefix(path: Path, job: str) -> str:
