@@ -214,6 +214,7 @@ def parsed(
     link_type: int | Sequence[int] = 1,
     wire: Sequence[int] | None = None,
     surround: bytes = b"\xff",
+    captured: Sequence[int] | None = None,
     **settings: Any,
 ) -> tuple[np.ndarray, list[str], bytes]:
     """Rows, reasons and payload prefixes of frames that lie in one buffer.
@@ -223,6 +224,7 @@ def parsed(
         link_type: One of all frames, or one of each.
         wire: Their lengths on the wire, if they were cut.
         surround: The octet that fills the buffer between them.
+        captured: How many of their octets count; the others lie in the buffer behind them, as bait.
         **settings: Of `HeaderSettings`.
     """
     frames = np.zeros(len(octets), capture_frames.FRAME)
@@ -230,7 +232,7 @@ def parsed(
     for i, frame in enumerate(octets):
         stated = len(frame) if wire is None else wire[i]
         kind = link_type if isinstance(link_type, int) else link_type[i]
-        frames[i] = (10**18 + i, len(buffer), len(frame), stated, kind, 0)
+        frames[i] = (10**18 + i, len(buffer), len(frame) if captured is None else captured[i], stated, kind, 0)
         buffer += frame + surround * 64
     chosen = headers.HeaderSettings(**settings)
     packets = np.full(len(frames) * PACKET.itemsize, 0xA5, np.uint8).view(PACKET)  # every field must be written

@@ -103,26 +103,29 @@ SEEDS += [(ethernet(outer, 0x0800 if outer[0] >> 4 == 4 else 0x86DD), 1) for out
 
 
 @st.composite
-def mutants(draw: st.DrawFn) -> tuple[bytes, int]:
-    """A frame of any link type or tunnel with a few octets changed, and perhaps cut; or octets without meaning."""
+def mutants(draw: st.DrawFn) -> tuple[bytes, int, int]:
+    """A frame of any link type or tunnel with a few octets changed, or octets without meaning; and how many count."""
     if draw(st.integers(0, 4)) == 0:
-        return draw(st.binary(max_size=120)), draw(st.sampled_from(list(CARRIERS)))
+        octets = draw(st.binary(max_size=120))
+        return octets, draw(st.sampled_from(list(CARRIERS))), draw(st.integers(0, len(octets)))
     frame, link_type = draw(st.sampled_from(SEEDS))
     changed = bytearray(frame)
     for _ in range(draw(st.integers(0, 6))):
         changed[draw(st.integers(0, len(changed) - 1))] = draw(st.integers(0, 255))
-    return bytes(changed[: draw(st.integers(0, len(changed)))]), link_type
+    return bytes(changed), link_type, draw(st.integers(0, len(changed)))
 
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(mutants(), min_size=1, max_size=40))
-def test_octets_around_a_frame_are_never_read(pairs):
+def test_octets_around_a_frame_are_never_read(cases):
     """Whatever a frame says about its lengths: alone or among others, the row is the same, and adds up."""
-    frames, link_types = [frame for frame, _ in pairs], [link_type for _, link_type in pairs]
-    together, reasons, payloads = parsed(frames, link_types, payload_octets=16, headers_hash=True)
+    frames, link_types, cuts = ([case[part] for case in cases] for part in range(3))
+    wire = [len(frame) for frame in frames]
+    kept_of = {"payload_octets": 16, "headers_hash": True}
+    together, reasons, payloads = parsed(frames, link_types, wire, captured=cuts, **kept_of)
     position = 0
-    for i, (frame, link_type) in enumerate(pairs):
-        alone, why, kept = parsed([frame], link_type, payload_octets=16, headers_hash=True, surround=b"\x00")
+    for i, (frame, link_type, cut) in enumerate(cases):
+        alone, why, kept = parsed([frame[:cut]], link_type, wire[i : i + 1], surround=b"\x00", **kept_of)
         assert why == [reasons[i]]
         if why != [""]:
             continue

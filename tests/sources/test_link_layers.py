@@ -20,6 +20,7 @@ from frames_testing import (
     addresses,
     ethernet,
     mac,
+    parsed,
     ports,
     reason,
     row,
@@ -52,7 +53,9 @@ def test_cut_frames_of_every_link_type(link_type):
     """Whatever is cut off: not IP while IP is not claimed, malformed while its header is not whole, then accepted."""
     frame = CARRIERS[link_type]
     inside = len(IP6) if link_type == 229 else len(IP)
-    reasons = [reason(frame[:captured], link_type) for captured in range(len(frame) + 1)]
+    cuts = range(len(frame) + 1)
+    _, reasons, _ = parsed([frame[:captured] for captured in cuts], link_type)
+    assert parsed([frame] * len(cuts), link_type, captured=cuts)[1] == reasons  # what was cut off is not read
     whole = len(frame) - inside + (40 if link_type == 229 else 20)
     assert set(reasons[whole:]) == {""}
     assert "" not in reasons[:whole]
@@ -255,7 +258,11 @@ def label(number: int, bottom: bool) -> bytes:
 )
 def test_what_stacks_on_ethernet(ethertype, inside):
     """It is opened down to IP; the outermost MAC addresses are kept."""
-    packet = row(mac(0x0A) + mac(0x0B) + struct.pack(">H", ethertype) + inside)
+    frame = mac(0x0A) + mac(0x0B) + struct.pack(">H", ethertype) + inside
+    packet = row(frame)
+    cuts = range(len(frame))
+    baits = parsed([frame] * len(cuts), captured=cuts)[1]
+    assert baits == parsed([frame[:captured] for captured in cuts])[1]  # what was cut off is not read
     assert ports(packet) == (1234, 5678)
     assert (packet["dst_mac"], packet["src_mac"]) == (0x0A, 0x0B)
 

@@ -18,6 +18,7 @@ from frames_testing import (
     gtp,
     ipv4,
     ipv6,
+    parsed,
     ports,
     row,
     tcp,
@@ -64,6 +65,8 @@ def test_cut_tunnels_are_opened_only_when_the_inner_ip_header_is_whole(name):
     whole = inner_at + (20 if INNER in frame else 40)
     for captured in range(14 + (20 if outer[0] >> 4 == 4 else 40), len(frame)):
         packet = row(frame[:captured], wire=len(frame))
+        (bait,), _, _ = parsed([frame], captured=[captured])
+        assert bait.tobytes() == packet.tobytes()  # what was cut off is not read
         assert (packet["tunnel"] != 0) == (captured >= whole), captured
         assert packet["ip_octets"] == (len(outer) if captured < whole else 43 + 20 * (INNER6 in frame))
 
