@@ -1,6 +1,8 @@
 """Entry points: options and wiring, nothing else."""
 
 import logging
+import sys
+from types import TracebackType
 
 
 class _WithoutCloudNotice(logging.Filter):
@@ -11,3 +13,14 @@ class _WithoutCloudNotice(logging.Filter):
 
 
 logging.getLogger().addFilter(_WithoutCloudNotice())
+
+
+def _show_error(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+    """Ctrl-C while modules are being imported is one line, too; anything else is shown as ever."""
+    if issubclass(kind, KeyboardInterrupt):
+        print("flowbeam: stopped", file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, traceback)
+
+
+sys.excepthook = _show_error

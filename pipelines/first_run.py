@@ -1,27 +1,31 @@
-"""Compiles the kernels before the first run of a version: reading beside folding, as one process would do one after the other.
+"""Compiles the kernels before the first run of a version, those that read beside those that fold.
 
 What is compiled is kept in the user's cache; a marker there says that it is done.
 """
 
+import hashlib
 import os
 import struct
 import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 
+import numba
 import numpy as np
 
 from pipelines.terminal import say
 from sources import captures
 from transforms import flow_table
 from transforms.features.registry import load_family
-from transforms.kernel import cache_folder, digest
-from transforms.records import TCP, TRANSPORT_WHOLE, PACKET, PacketBatch, Stream
+from transforms.kernel import cache_folder
+from transforms.records import PACKET, TCP, TRANSPORT_WHOLE, PacketBatch, Stream
 from transforms.settings import FlowSettings
 
-_FRAME = bytes(12) + bytes.fromhex("080045000028000100004006f97d0a0000010a00000204d2005000000000000000005002200000000000")
+_HEADERS = "080045000028000100004006f97d0a0000010a00000204d2005000000000000000005002200000000000"
+_FRAME = bytes(12) + bytes.fromhex(_HEADERS)
 _CAPTURE = struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, 1) + 2 * (
     struct.pack("<IIII", 0, 0, len(_FRAME), len(_FRAME)) + _FRAME
 )
@@ -29,8 +33,7 @@ _CAPTURE = struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, 1) + 2 * (
 
 def compile_kernels(feature_modules: Sequence[str], quiet: bool) -> None:
     """Makes sure that the kernels are compiled; says so where that takes time."""
-    files = [Path(module.__file__) for module in (captures, flow_table, *map(load_family, feature_modules))]
-    marker = cache_folder() / ("ready-" + "-".join(map(digest, files)))
+    marker = cache_folder() / f"ready-{_installation(feature_modules)}"
     if marker.exists():
         return
     if not quiet:
@@ -47,6 +50,16 @@ def compile_kernels(feature_modules: Sequence[str], quiet: bool) -> None:
     ]
     if not any([part.wait() for part in parts]):  # else they are compiled as they are needed, and errors show there
         marker.touch()
+
+
+def _installation(feature_modules: Sequence[str]) -> str:
+    """A hash of what numba, which compares paths and times of files, takes for the same kernels."""
+    tops = (Path(str(module.__file__)).parent for module in (captures, flow_table))
+    own = (Path(str(load_family(module).__file__)) for module in feature_modules)
+    hashed = hashlib.blake2b(repr((numba.__version__, sys.version)).encode(), digest_size=16)
+    for file in sorted({*chain.from_iterable(top.rglob("*.py") for top in tops), *own}):
+        hashed.update(repr((str(file), file.stat().st_mtime_ns, file.stat().st_size)).encode())
+    return hashed.hexdigest()
 
 
 def _read() -> None:

@@ -12,18 +12,19 @@ import secrets
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
-from apache_beam.runners.runner import PipelineRunner
+from apache_beam.runners.runner import PipelineRunner, create_runner
 
 from pipelines.first_run import compile_kernels
-from pipelines.inputs import UNREADABLE, Reader, find_inputs, is_queue, octets_of
+from pipelines.inputs import Reader, find_inputs, is_queue, octets_of
 from pipelines.options import FlowOptions, parse_options
 from pipelines.summary import Summary
-from pipelines.terminal import configure_logging, mistake_in, progress, say
+from pipelines.terminal import configure_logging, mistake_in, progress, say, stoppable
 from sinks import outputs
 from sinks.outputs import SinkContext, SinkUrl
 from sinks.rejects import RejectsSink
@@ -108,34 +109,36 @@ def build(
     _ = together | "WriteRejects" >> RejectsSink(rejects_folder, options.max_rejects, job)
 
 
-def runner_of(options: PipelineOptions) -> PipelineRunner | str | None:
+def runner_of(options: PipelineOptions) -> PipelineRunner:
     """The runner; DirectRunner is Beam's in-process one: `DirectRunner` itself would first try to fetch another."""
     name = options.view_as(StandardOptions).runner
     if name in (None, "DirectRunner"):
         from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
         return FnApiRunner()
-    return name
+    try:
+        return create_runner(name)
+    except (ValueError, ImportError, AttributeError) as error:
+        raise InputError(f"--runner {name}: there is no such runner here; DirectRunner is this machine") from error
 
 
-@contextmanager
-def captures_or_demo(urls: Sequence[str], temp_dir: str | None, quiet: bool) -> Iterator[Sequence[str]]:
-    """The inputs, or a capture of demo traffic while the job runs."""
-    if urls:
-        yield urls
-        return
+def demo_capture(folder: str, quiet: bool) -> str:
+    """A capture of demo traffic, made in `folder`."""
     from sources.generate.capture import GenerateSettings, generate
 
-    with tempfile.TemporaryDirectory(prefix="flowbeam-demo-", dir=temp_dir) as folder:
-        path = os.path.join(folder, "demo.pcap")
-        if not quiet:
-            say("no --input: this run is on generated demo traffic")
-        generate(GenerateSettings(output=path, packets=DEMO_PACKETS))
-        yield [path]
+    if not quiet:
+        say("no --input: this run is on generated demo traffic")
+    path = os.path.join(folder, "demo.pcap")
+    generate(GenerateSettings(output=path, packets=DEMO_PACKETS))
+    return path
 
 
-def run(arguments: Sequence[str]) -> None:
+def run(arguments: Sequence[str], leftovers: ExitStack) -> None:
     """Runs the job to its end.
+
+    Args:
+        arguments: The words of the command line.
+        leftovers: Gets what has to be removed in the end, however the run ends.
 
     Raises:
         InputError: A setting is wrong, or nothing could be read or written.
@@ -143,54 +146,58 @@ def run(arguments: Sequence[str]) -> None:
     started = time.monotonic()
     beam_options = parse_options(arguments)
     options = beam_options.view_as(FlowOptions)
-    settings = FlowSettings(rules_of(options), tuple(options.features or [sets.FLOWBEAM]), tuple(options.feature_module))
+    feature_sets = tuple(options.features or [sets.FLOWBEAM])
+    settings = FlowSettings(rules_of(options), feature_sets, tuple(options.feature_module))
     reading = read_settings(options)
-    with captures_or_demo(options.input, options.temp_dir, options.quiet) as urls:
-        inputs = find_inputs(urls, options.sensor, options.sensor_from)
-        job = secrets.token_hex(8)
-        context = SinkContext(settings.feature_sets, job)
-        opened = outputs.open_outputs(options.output or [DEFAULT_OUTPUT], context)
-        targets = [url for url, _ in opened]
-        folder = options.rejects or str(outputs.rejects_folder(targets))
-        pipeline = beam.Pipeline(runner=runner_of(beam_options), options=beam_options)
-        elements = pipeline | "Inputs" >> beam.Create(inputs, reshuffle=False)
-        reader = Reader(reading, alone=len(inputs) == 1)
-        build(elements, options, settings, reader, opened, folder, job, any(map(is_queue, urls)))
-        compile_kernels(options.feature_module, options.quiet)
-        if not options.quiet and sys.stderr.isatty():
-            progress.show(octets_of(inputs))
-        try:
-            result = pipeline.run()
-            result.wait_until_finish()
-        except Exception as error:
-            mistake = mistake_in(error)
-            if mistake is None:
-                raise
-            raise InputError(mistake) from error
-        finally:
-            progress.end()
-            outputs.remove_partial(targets, job)
+    job = secrets.token_hex(8)
+    context = SinkContext(settings.feature_sets, job)
+    opened = outputs.open_outputs(options.output or [DEFAULT_OUTPUT], context)
+    targets = [url for url, _ in opened]
+    rejects = Path(options.rejects) if options.rejects else outputs.rejects_folder(targets)
+    leftovers.callback(outputs.remove_partial, targets, rejects, job)
+    urls = options.input
+    if not urls:
+        folder = tempfile.TemporaryDirectory(prefix="flowbeam-demo-", dir=options.temp_dir)
+        urls = [demo_capture(leftovers.enter_context(folder), options.quiet)]
+    inputs = find_inputs(urls, options.sensor, options.sensor_from)
+    pipeline = beam.Pipeline(runner=runner_of(beam_options), options=beam_options)
+    elements = pipeline | "Inputs" >> beam.Create(inputs, reshuffle=False)
+    reader = Reader(reading, alone=len(inputs) == 1)
+    build(elements, options, settings, reader, opened, str(rejects), job, any(map(is_queue, urls)))
+    compile_kernels(options.feature_module, options.quiet)
+    if not options.quiet and sys.stderr.isatty():
+        progress.show(octets_of(inputs))
+    try:
+        result = pipeline.run()
+        result.wait_until_finish()
+    except Exception as error:
+        mistake = mistake_in(error)
+        if mistake is None:
+            raise
+        raise InputError(mistake) from error
+    finally:
+        progress.end()
     summary = Summary.of(result, time.monotonic() - started)
-    if summary.notes.get(UNREADABLE) == len(inputs):
-        raise InputError(f"none of the {len(inputs)} inputs can be read; see the lines above")
+    if summary.damage and not summary.packets_read:
+        raise InputError("; ".join(summary.damage))
+    for line in summary.damage:
+        say(line)
     if options.summary:
         summary.write(options.summary)
     if not options.quiet:
-        summary.show(list(map(str, targets)), folder, outputs.query(targets))
+        summary.show(list(map(str, targets)), str(rejects), outputs.query(targets, context))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns its exit status."""
     configure_logging()
-    try:
-        run(sys.argv[1:] if arguments is None else arguments)
-    except InputError as error:
-        say(str(error))
-        return 2
-    except KeyboardInterrupt:
-        say("stopped; no half-written file is left")
-        sys.stderr.flush()
-        os._exit(130)  # threads of the runner may still be folding
+    leftovers = ExitStack()
+    with stoppable(leftovers.close), leftovers:
+        try:
+            run(sys.argv[1:] if arguments is None else arguments, leftovers)
+        except InputError as error:
+            say(str(error))
+            return 2
     return 0
 
 

@@ -1,10 +1,9 @@
 """`--input` URLs: what opens each, as one value that travels to the workers."""
 
-import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import queues
 from pipelines.terminal import progress
@@ -12,10 +11,8 @@ from sources import captures, read_queue
 from sources.captures import ReadReport, ReadSettings, SensorInput
 from transforms.records import InputError, PacketBatch, Reject
 
-_log = logging.getLogger(__name__)
-
-UNREADABLE = "inputs_unreadable"
-"""Counter of the inputs that could not be used at all."""
+DAMAGE = "damage: "
+"""Before a line about a damaged input in the name of its counter: counters are what every runner brings back."""
 
 
 def is_queue(url: str) -> bool:
@@ -24,7 +21,7 @@ def is_queue(url: str) -> bool:
     return bool(colon) and scheme in queues.schemes()
 
 
-def find_inputs(urls: Sequence[str], sensor: str, sensor_from: str) -> list[Any]:
+def find_inputs(urls: Sequence[str], sensor: str, sensor_from: Literal["all", "file", "folder"]) -> list[Any]:
     """One element for each sensor of the captures, and of each queue.
 
     Raises:
@@ -58,11 +55,11 @@ class Report:
 
 @dataclass
 class Reader:
-    """Opens inputs on the worker; each damaged file is one warning.
+    """Opens inputs on the worker; what is damaged is one note each, `DAMAGE` and the line.
 
     Attributes:
         settings: How capture files are read.
-        alone: There is one input: where it cannot be read at all, the run fails. Otherwise the others go on.
+        alone: There is one input: where nothing of it can be read, the run fails. Otherwise the others go on.
     """
 
     settings: ReadSettings
@@ -82,9 +79,9 @@ class Reader:
             if self.alone:
                 raise
             reading.damage = [str(error)]
-            report.notes[UNREADABLE] = 1
-        for line in reading.damage:
-            _log.warning("%s", line)
+        if self.alone and reading.damage and not reading.packets_read:
+            raise InputError("; ".join(reading.damage))
+        report.notes.update((DAMAGE + line, 1) for line in reading.damage)
         report.packets_read = reading.packets_read
         report.rejects = dict(reading.rejects)
         report.samples = reading.samples

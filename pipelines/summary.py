@@ -1,11 +1,16 @@
 """The figures of a finished run, from the pipeline's counters."""
 
+import contextlib
 import json
 import os
+import sys
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from apache_beam.metrics.metric import MetricsFilter
+
+from pipelines.inputs import DAMAGE
+from transforms.records import InputError
 
 _REJECTED = "packets_rejected"
 _REASONS = "flows_ended_"
@@ -24,6 +29,7 @@ class Summary(NamedTuple):
         last_packet_ns: Time of the last packet.
         seconds: How long the run took.
         notes: Other counters of reading and assembling that are not zero.
+        damage: A line for each input, or part of one, that could not be read.
     """
 
     packets_read: int
@@ -35,6 +41,7 @@ class Summary(NamedTuple):
     last_packet_ns: int | None
     seconds: float
     notes: dict[str, int]
+    damage: tuple[str, ...]
 
     @classmethod
     def of(cls, result: Any, seconds: float) -> "Summary":
@@ -44,9 +51,7 @@ class Summary(NamedTuple):
         for metric in query["counters"]:
             name = (metric.key.metric.namespace, metric.key.metric.name)
             counters[name] = counters.get(name, 0) + metric.committed
-        spans = [
-            tuple(map(int, span.split())) for metric in query["string_sets"] for span in metric.committed
-        ]
+        spans = [tuple(map(int, span.split())) for metric in query["string_sets"] for span in metric.committed]
         read = counters.pop(("read", "packets_read"), 0)
         in_flows = counters.pop(("assemble", "packets_in_flows"), 0)
         ends = {name[len(_REASONS) :]: n for (_, name), n in counters.items() if name.startswith(_REASONS) and n}
@@ -63,20 +68,40 @@ class Summary(NamedTuple):
             notes={
                 name: n
                 for (space, name), n in sorted(counters.items())
-                if n and space != _REJECTED and not name.startswith(_REASONS)
+                if n and space != _REJECTED and not name.startswith((_REASONS, DAMAGE))
             },
+            damage=tuple(sorted(name.removeprefix(DAMAGE) for _, name in counters if name.startswith(DAMAGE))),
         )
 
     def write(self, path: str) -> None:
-        """Writes the figures as JSON; the file appears whole."""
-        partial = f"{path}.partial-{os.getpid()}"
-        with open(partial, "w", encoding="utf-8") as file:
-            json.dump(self._asdict(), file, indent=2)
-            file.write("\n")
-        os.replace(partial, path)
+        """Writes the figures as JSON; the file appears whole.
+
+        Raises:
+            InputError: It cannot be written.
+        """
+        hidden = hidden_beside(path)
+        try:
+            with open(hidden, "w", encoding="utf-8") as file:
+                json.dump(self._asdict(), file, indent=2)
+                file.write("\n")
+            os.replace(hidden, path)
+        except OSError as error:
+            raise InputError(f"--summary {path}: cannot be written: {error.strerror or error}") from error
+        finally:
+            with contextlib.suppress(OSError):
+                os.unlink(hidden)
 
     def show(self, outputs: Iterable[str], rejects_folder: str, query: str | None) -> None:
-        """Prints the figures for a person."""
+        """Prints the figures for a person; no one needs to read them to their end.
+
+        Args:
+            outputs: Where flows are.
+            rejects_folder: Where rejects are, if there are any.
+            query: A command to try; None if there is none.
+
+        Raises:
+            InputError: Standard output cannot be written.
+        """
         rows: list[tuple[str, str]] = [
             ("packets", f"{self.packets_read:,} read, {self.packets_in_flows:,} in flows"),
             ("flows", f"{self.flows:,}" + _listed(self.end_reasons, " ended by ")),
@@ -91,10 +116,35 @@ class Summary(NamedTuple):
         rows.append(("output", ", ".join(outputs)))
         if any(name != "not_ip" for name in self.rejects):
             rows.append(("rejected", rejects_folder))
-        if query:
+        if query and self.flows:
             rows.append(("try", query))
-        for name, text in rows:
-            print(f"{name:<9}{text}")
+        try:
+            print("".join(f"{name:<9}{text}\n" for name, text in rows), end="", flush=True)
+        except OSError as error:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing more is tried at the exit
+            if not isinstance(error, BrokenPipeError):
+                raise InputError(f"standard output: cannot be written: {error.strerror or error}") from error
+
+
+def check_path(path: str) -> None:
+    """Refuses a path that no summary can be written to, before the run.
+
+    Raises:
+        InputError: One line with the reason.
+    """
+    folder = os.path.dirname(os.path.abspath(path))
+    if os.path.isdir(path):
+        raise InputError(f"--summary {path}: is a folder; name a file")
+    if not os.path.isdir(folder):
+        raise InputError(f"--summary {path}: there is no folder {folder}; make it or name another file")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise InputError(f"--summary {path}: cannot write in {folder}; make it writable or name another file")
+
+
+def hidden_beside(path: str) -> str:
+    """What the file is called until it is whole."""
+    folder, name = os.path.split(path)
+    return os.path.join(folder, f".{name}.partial-{os.getpid()}")
 
 
 def _listed(counts: dict[str, int], before: str) -> str:

@@ -1,14 +1,21 @@
 """What a person sees: log lines, a progress bar, the summary; and how mistakes are told."""
 
 import logging
+import os
 import re
+import signal
 import sys
+import threading
 from argparse import ArgumentParser
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from types import FrameType
 from typing import Any, NoReturn
 
 from transforms.records import InputError
 
-_IN_TRACEBACK = re.compile(r"InputError: (.+?)(?: \[while running .*)?$", re.MULTILINE)
+_IN_TRACEBACK = re.compile(r"InputError: (.+)$", re.MULTILINE)
+_STEPS = re.compile(r" \[while running .*$", re.DOTALL)
 
 
 class OneLineParser(ArgumentParser):
@@ -19,23 +26,61 @@ class OneLineParser(ArgumentParser):
         raise InputError(f"{message}; see --help")
 
 
+class _Lines(logging.Handler):
+    """Says what is logged; above the progress bar, where there is one."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        say(record.getMessage())
+
+
 def configure_logging() -> None:
-    """Warnings as plain lines on standard error; Beam's own chatter about failing steps only if asked for by a handler."""
-    logging.basicConfig(format="flowbeam: %(message)s", level=logging.WARNING, stream=sys.stderr, force=True)
+    """Warnings as plain lines on standard error, without Beam's own chatter about failing steps."""
+    logging.basicConfig(level=logging.WARNING, handlers=[_Lines()], force=True)
     logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
 
 
 def say(message: str) -> None:
     """One line on standard error."""
-    print(f"flowbeam: {message}", file=sys.stderr)
+    print(f"flowbeam: {message}", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def stoppable(clean_up: Callable[[], object]) -> Generator[None, None, None]:
+    """Ctrl-C, a closed terminal or SIGTERM end the process at once: one line, status 128 and the signal's number.
+
+    Threads may be waiting for input that never comes, so nothing waits for them. A signal that is ignored stays so.
+
+    Args:
+        clean_up: Called first; threads still run then.
+    """
+
+    def stop(number: int, _: FrameType | None) -> None:
+        for signal_number in before:
+            signal.signal(signal_number, signal.SIG_IGN)
+        progress.end()
+        clean_up()
+        say("stopped; no half-written file is left")
+        os._exit(128 + number)
+
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+        before = {number: handler for number, handler in handlers.items() if handler is not signal.SIG_IGN}
+    for number in before:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def mistake_in(error: BaseException) -> str | None:
     """The line to show if a runner's error began as an `InputError`, on whatever worker; else None."""
     if isinstance(error, InputError):
-        return str(error)
+        return _STEPS.sub("", str(error))
     found = _IN_TRACEBACK.findall(str(error))
-    return str(found[-1]).replace("\\'", "'") if found else None
+    return _STEPS.sub("", found[-1]).replace("\\'", "'") if found else None
 
 
 class Progress:
@@ -47,10 +92,11 @@ class Progress:
 
     def show(self, total: int | None) -> None:
         """Begins, on a terminal."""
+        from rich.console import Console
         from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 
         columns = ("reading", BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-        self._bar = Progress(*columns, transient=True)
+        self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
         self._task = self._bar.add_task("reading", total=total)
         self._bar.start()
 

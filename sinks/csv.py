@@ -11,7 +11,7 @@ from sinks import text
 from sinks.outputs import SinkContext, SinkUrl
 from sinks.text import local_path
 
-__all__ = ["local_path", "open_sink"]
+__all__ = ["local_path", "open_sink", "query"]
 
 _SPECIAL = b',"\r\n'
 
@@ -23,6 +23,11 @@ def open_sink(url: SinkUrl, context: SinkContext) -> beam.PTransform:
         InputError: The file cannot be written, or it is not clear which feature set is meant.
     """
     return text.WriteText(url, context, CommaSeparated())
+
+
+def query(url: SinkUrl, context: SinkContext) -> str:
+    """How many flows each address began, as an expression of DuckDB's Python module."""
+    return text.query("read_csv", url, context)
 
 
 class CommaSeparated(text.Lines):

@@ -17,7 +17,7 @@ import apache_beam as beam
 import pyarrow as pa
 
 from sinks import places
-from sinks.outputs import SinkContext, SinkUrl
+from sinks.outputs import TOP_TALKERS, SinkContext, SinkUrl
 from sinks.whole_file import WholeFile, WriteWholeFile
 from transforms import fields
 from transforms.features import sets
@@ -67,6 +67,12 @@ def open_sink(url: SinkUrl, context: SinkContext) -> beam.PTransform:
                 if file.read(_MAGIC.stop)[_MAGIC] != b"DUCK":
                     raise InputError(f"{url}: {place} is no DuckDB database; choose another --output")
     return WriteWholeFile(Database(str(url), place, context.feature_sets), context.job)
+
+
+def query(url: SinkUrl, context: SinkContext) -> str:
+    """The top talkers, as an expression of DuckDB's Python module."""
+    file = os.path.expanduser(url.path)
+    return f"duckdb.connect({file!r}, read_only=True).table('flows'){TOP_TALKERS}"
 
 
 class Database(WholeFile):

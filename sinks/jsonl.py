@@ -10,7 +10,7 @@ from sinks import text
 from sinks.outputs import SinkContext, SinkUrl
 from sinks.text import local_path
 
-__all__ = ["local_path", "open_sink"]
+__all__ = ["local_path", "open_sink", "query"]
 
 _CONTROL = bytes(range(0x20))
 
@@ -22,6 +22,11 @@ def open_sink(url: SinkUrl, context: SinkContext) -> beam.PTransform:
         InputError: The file cannot be written, or it is not clear which feature set is meant.
     """
     return text.WriteText(url, context, JsonObjects())
+
+
+def query(url: SinkUrl, context: SinkContext) -> str:
+    """How many flows each address began, as an expression of DuckDB's Python module."""
+    return text.query("read_json", url, context)
 
 
 class JsonObjects(text.Lines):

@@ -1,12 +1,16 @@
 """`--output` URLs: which module writes what, and where rejects go.
 
 The scheme of a URL is the name of a module of this package that has `open_sink(url, context)`; nothing else lists them.
-Where a sink writes to a local path, the module's `local_path(url)` names it.
+Where a sink writes to a local path, the module's `local_path(url)` names it. Where DuckDB reads what it wrote, the
+module's `query(url, context)` is an expression of its Python module that shows the top talkers.
 """
 
 import importlib
 import pkgutil
 import re
+import shlex
+import shutil
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
@@ -18,6 +22,12 @@ import apache_beam as beam
 import sinks
 from sinks import places
 from transforms.records import InputError
+
+TOP_TALKERS = (
+    ".aggregate('src_ip, dst_ip, count(*) AS flows, sum(fwd_ip_octets + rev_ip_octets) AS octets')"
+    ".order('octets DESC').limit(10)"
+)
+"""What a relation of DuckDB's Python module is asked: which pairs of addresses exchanged most."""
 
 
 class SinkUrl(NamedTuple):
@@ -122,10 +132,20 @@ def rejects_folder(urls: Iterable[SinkUrl]) -> Path:
         folder = holders[0].parent / "rejects"
 
 
-def remove_partial(urls: Iterable[SinkUrl], job: str) -> None:
+def query(urls: Iterable[SinkUrl], context: SinkContext) -> str | None:
+    """A command for a shell that asks the first output that can be asked: who sent and received most."""
+    asked = (url for url in urls if hasattr(_sink_module(url), "query"))
+    expression = next((_sink_module(url).query(url, context) for url in asked), None)
+    if expression is None:
+        return None
+    code = f"import duckdb; print({expression})"
+    interpreter = "python" if shutil.which("python") == sys.executable else shlex.quote(sys.executable)
+    return f"{interpreter} -c " + (shlex.quote(code) if set(code) & set('"$`!\\') else f'"{code}"')
+
+
+def remove_partial(urls: Iterable[SinkUrl], rejects: Path, job: str) -> None:
     """Removes what an interrupted or failed job left under hidden names; whole files stay."""
-    urls = tuple(urls)
-    for path in (*filter(None, map(_local_path, urls)), rejects_folder(urls)):
+    for path in (*filter(None, map(_local_path, urls)), rejects):
         places.remove_partial(path, job)
 
 

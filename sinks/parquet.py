@@ -9,6 +9,7 @@ stand in order of `flow_start_ns`, then `flow_id`; field metadata has unit and d
 its flows: the same job run again replaces its files.
 """
 
+import glob
 import hashlib
 import os
 import time
@@ -25,7 +26,7 @@ from apache_beam.metrics import Metrics
 
 from sinks import places
 from sinks.background import Background
-from sinks.outputs import SinkContext, SinkUrl
+from sinks.outputs import TOP_TALKERS, SinkContext, SinkUrl
 from transforms.records import Reject
 
 INTERIM = "_interim"
@@ -55,6 +56,12 @@ def open_sink(url: SinkUrl, context: SinkContext) -> beam.PTransform:
     folder = local_path(url)
     places.check_folder(str(url), folder)
     return WriteParquet(str(url), folder, context.job)
+
+
+def query(url: SinkUrl, context: SinkContext) -> str:
+    """The top talkers, as an expression of DuckDB's Python module."""
+    files = os.path.join(glob.escape(os.path.expanduser(url.path)), "*", "*.parquet")
+    return f"duckdb.read_parquet({files!r}){TOP_TALKERS}"
 
 
 class WriteParquet(beam.PTransform):

@@ -46,9 +46,9 @@ def check_folder(named: str, folder: Path) -> None:
     while not os.path.lexists(standing):
         standing = standing.parent
     if not standing.is_dir():
-        raise InputError(f"{named}: {standing} is not a folder; choose another --output")
+        raise InputError(f"{named}: {standing} is not a folder; choose another {_option(named)}")
     if not os.access(standing, os.W_OK | os.X_OK):
-        raise InputError(f"{named}: cannot write in {standing}; make it writable or choose another --output")
+        raise InputError(f"{named}: cannot write in {standing}; make it writable or choose another {_option(named)}")
 
 
 def check_file(named: str, file: Path) -> None:
@@ -115,6 +115,10 @@ def unwritable(named: str, place: Path, reason: str) -> InputError:
 def known_reason(text: str) -> int | None:
     """The number of the system's error that a library's message quotes, if it is one that a person can act on."""
     return next((number for number in _ADVICE if os.strerror(number) in text), None)
+
+
+def _option(named: str) -> str:
+    return "--rejects" if named == "rejects" else "--output"
 
 
 def _partial_prefix(path: Path, job: str) -> str:

@@ -6,6 +6,7 @@ them apart.
 """
 
 import abc
+import glob
 import os
 import shutil
 from collections.abc import Iterator
@@ -21,6 +22,9 @@ from sinks.outputs import SinkContext, SinkUrl
 from sinks.whole_file import WholeFile, WriteWholeFile
 from transforms.features import sets
 from transforms.records import InputError, Reject
+
+_SOURCES = ("src_ip", "Src IP", "srcip")
+"""What feature sets call the address of the initiator."""
 
 BLOCK_ROWS = 4096
 """Rows that are made text at a time: enough that calls cost little, few enough that memory does."""
@@ -52,6 +56,14 @@ def chosen_set(url: SinkUrl, context: SinkContext) -> str:
 def local_path(url: SinkUrl) -> Path:
     """The file that the output names."""
     return places.local_path(str(url), url.path)
+
+
+def query(reader: str, url: SinkUrl, context: SinkContext) -> str:
+    """How many flows each address began, as an expression of DuckDB's Python module; `reader` is its function."""
+    names = sets.get(chosen_set(url, context)).schema.names
+    source = next(place for place, name in enumerate(names, 1) if name in _SOURCES)
+    file = glob.escape(os.path.expanduser(url.path))
+    return f"duckdb.{reader}({file!r}).aggregate('#{source}, count(*) AS flows').order('flows DESC').limit(10)"
 
 
 class Lines(abc.ABC):

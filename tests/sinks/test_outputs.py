@@ -111,7 +111,7 @@ def test_an_interrupted_job_is_cleaned_up_without_touching_whole_files(output, t
         hidden = places.partial_in(path, job) if path.is_dir() else places.partial(path, job)
         hidden.mkdir()
         (hidden / "part").write_bytes(b"x")
-    outputs.remove_partial([url], "test")
+    outputs.remove_partial([url], tmp_path / "rejects", "test")
     left = {path for path in tmp_path.rglob("*") if path.is_file()} - whole
     assert [path.parent.name.rpartition("-")[0].rpartition(".")[2] for path in left] == ["partial-another"]
     assert all(path.exists() for path in whole)
