@@ -22,8 +22,10 @@ def _mark(packets, start, entries, room, within_ns, repeated):
     used = 0
     for i in range(start, len(packets)):
         packet = packets[i]
+        if packet.headers_hash == 0:
+            continue
         entry = entries[_find(entries, packet.headers_hash)]
-        if entry.used and packet.time_ns - entry.time_ns <= within_ns:
+        if entry.used and np.uint64(packet.time_ns) - np.uint64(entry.time_ns) <= np.uint64(within_ns):
             repeated[i] = True
             continue
         if not entry.used:
@@ -50,7 +52,7 @@ def _rehash(entries, since_ns, fresh):
 class DuplicateFilter:
     """Finds packets whose headers were seen at most `within_ns` before, in a packet that was kept.
 
-    Packets come in time order. Memory is that of the distinct packets within `within_ns`.
+    Packets come in time order. One whose headers were not hashed is no repetition of any. Memory is that of the distinct packets within `within_ns`.
     """
 
     ENTRY = _ENTRY
@@ -68,7 +70,7 @@ class DuplicateFilter:
             at, used = _mark(packets, at, self.entries, len(self.entries) // 2 - self.used, self.within_ns, found)
             self.used += used
             if at < len(packets):
-                self._make_room(int(packets["time_ns"][at]) - self.within_ns)
+                self._make_room(max(int(packets["time_ns"][at]) - self.within_ns, -(1 << 63)))
         return found
 
     def _make_room(self, since_ns: int) -> None:

@@ -16,13 +16,12 @@ from transforms.features.shape import entropy
 from transforms.flow_records import ROWS, Finished, FlowColumns, empty
 from transforms.growing import GrowingArray
 from transforms.gather import gather, places, retire
-from transforms.order import PacketBuffer
+from transforms.order import PLAIN, PacketBuffer
 from transforms.records import PACKET, InputError, PacketBatch, Stream
 from transforms.rules import Rules, nanoseconds
 
 _log = logging.getLogger(__name__)
 
-_NEVER_ENDS_NS = 1 << 61
 _CHUNK = 8192
 """Packets folded between two sweeps."""
 
@@ -81,8 +80,8 @@ class FlowTable:
 
     @property
     def open_flows(self) -> int:
-        """Flows in the table, those between two parts included."""
-        return int(self._counts[fold.TOP_HEAD] - self._counts[fold.FREE_HEADS])
+        """Flows that have not ended, those between two parts included."""
+        return int(self._counts[fold.TOP_HEAD] - self._counts[fold.FREE_HEADS] - self._counts[fold.CLOSED])
 
     def add(self, batch: PacketBatch) -> np.ndarray:
         """Takes packets, in any order at or after the frontier.
@@ -174,53 +173,62 @@ class FlowTable:
             fold.fold(packets, at, *self._table())
             at = int(self._counts[fold.NEXT])
             if at < len(packets):
-                self._evict()
-            if self._counts[fold.CLOSED] >= ROWS or at < len(packets):
+                self._make_room(int(packets["time_ns"][at]))
+            if self._counts[fold.CLOSED] >= ROWS:
                 yield from self._put_out()
         yield from self._sweep(int(packets["time_ns"][-1]) - 1, ROWS)
 
     def _sweep(self, time_ns: int, at_least: int) -> Iterator[pa.RecordBatch]:
         """Ends what is due at `time_ns`; puts flows out once there are `at_least` so many."""
-        if self._counts[fold.SOONEST] <= time_ns:
-            fold.sweep(time_ns, *self._table())
+        self._end_due(time_ns)
         if self._counts[fold.CLOSED] >= at_least:
             yield from self._put_out()
+
+    def _end_due(self, time_ns: int) -> None:
+        if self._counts[fold.SOONEST] <= time_ns:
+            while fold.sweep(time_ns, *self._table()):
+                self._reserve(_CHUNK)
 
     def _put_out(self) -> Iterator[pa.RecordBatch]:
         closed = self._closed[: self._counts[fold.CLOSED]].copy()
         for at in range(0, len(closed), ROWS):
             which = closed[at : at + ROWS]
             yield self._batch(which, interim=False)
-            self._reserve_rows(len(which))
-            retire(which, self._heads, self._rows, self._deadlines, self._free, self._free_rows, self._counts)
+            retire(which, self._heads, self._free, self._free_rows, self._counts)
         self._counts[fold.CLOSED] = 0
 
     def _batch(self, which: np.ndarray, interim: bool) -> pa.RecordBatch:
         n = len(which)
         where, size = places(self._states, self._row.fields["states"][1], n)
         records, flows, states = empty(n, size)
-        octets = self._rows.view(np.uint8).reshape(len(self._rows), self._row.itemsize)
-        gather(which, interim, self._heads, self._rows, octets, where, self._limits, records, flows, states)
+        octets, row_octets = self._rows.view(np.uint8), self._row.itemsize
+        gather(which, interim, self._heads, self._rows, octets, row_octets, where, self._limits, records, flows, states)
         by_field = {
             name: states[begin : begin + n * length].view(self._states[name])
             for name, (_, length, begin) in zip(self._states.names or (), where.tolist(), strict=True)
         }
         return self._columns.batch(Finished(interim, records, flows, by_field), self.sensor)
 
-    def _evict(self) -> None:
-        """Makes room for a sixteenth of the table: the flows that were idle longest end."""
+    def _make_room(self, now_ns: int) -> None:
+        """Ends what is due, and in a table that is full of open flows a sixteenth: those that were idle longest."""
+        linger = self._limits[fold.LINGER_NS] > 0  # without, a flow may end in its first nanosecond; its ordinal counts
+        self._end_due(now_ns if linger else now_ns - 1)
+        if self.open_flows < self.rules.max_open_flows:
+            return
         if not self.counts["flows_evicted"]:
             _log.warning(
                 "max_open_flows: more than %d flows are open at once; those idle longest end early, with end reason 5",
                 self.rules.max_open_flows,
             )
-        top = int(self._counts[fold.TOP_HEAD])
-        there = np.flatnonzero(self._deadlines[:top] != fold.NEVER)
+        there = self._open_heads()
         n = max(1, self.rules.max_open_flows // 16)
         oldest = np.argsort(self._heads["last_ns"][there], kind="stable")[:n]
         self.counts["flows_evicted"] += len(oldest)
         table = self._table()
         fold.evict(there[oldest], self._heads, *table[2:-1])
+
+    def _open_heads(self) -> np.ndarray:
+        return np.flatnonzero(self._deadlines[: self._counts[fold.TOP_HEAD]] != fold.NEVER)
 
     def _table(self) -> tuple[np.ndarray, ...]:
         return (
@@ -263,8 +271,9 @@ class FlowTable:
         fold.enter_all(self._heads, self._deadlines, self._slots, self._counts)
 
     def to_bytes(self) -> bytes:
-        """A snapshot: the open flows and the packets that wait."""
-        there = np.flatnonzero(self._deadlines[: self._counts[fold.TOP_HEAD]] != fold.NEVER)
+        """A snapshot: the open flows, those that ended and are not put out yet, and the packets that wait."""
+        ended = self._closed[: self._counts[fold.CLOSED]]
+        there = np.concatenate([self._open_heads(), ended])
         heads = self._heads[there]
         with_row = heads["row"] >= 0
         rows = self._rows[heads["row"][with_row]]
@@ -278,6 +287,7 @@ class FlowTable:
             "boundary_ns": self._boundary_ns,
             "counts": dict(self.counts),
             "seed": int(self._limits[fold.SEED]),
+            "ended": len(ended),
             "soonest": int(self._counts[fold.SOONEST]),
             "pieces": pieces,
         }
@@ -285,7 +295,7 @@ class FlowTable:
             "heads": heads,
             "rows": rows,
             "deadlines": self._deadlines[there],
-            "packets": np.concatenate(waiting) if waiting else np.empty(0, PACKET),
+            "packets": np.concatenate([rows.view(PLAIN) for rows in waiting]) if waiting else np.empty(0, PLAIN),
         }
         if self._duplicates is not None:
             arrays["duplicates"] = self._duplicates.entries
@@ -322,6 +332,8 @@ class FlowTable:
         self._counts[fold.TOP_HEAD] = len(heads)
         self._counts[fold.TOP_ROW] = fold.RESERVED_ROWS + len(rows)
         self._counts[fold.SOONEST] = meta["soonest"]
+        self._counts[fold.CLOSED] = meta["ended"]
+        self._closed[: meta["ended"]] = np.arange(len(heads) - meta["ended"], len(heads))
         self._rehash()
         at = 0
         for sensor, epoch, partition, sequence, n in meta["pieces"]:
@@ -346,7 +358,7 @@ def _limits(rules: Rules, families: int) -> np.ndarray:
         (fold.IDLE_NS, "idle", rules.idle_timeout_s),
         (fold.ACTIVE_NS, "active", rules.active_timeout_s),
     ):
-        limits[place] = nanoseconds(seconds) if rule in rules.end_rules else _NEVER_ENDS_NS
+        limits[place] = nanoseconds(seconds) if rule in rules.end_rules else fold.FOREVER
     limits[fold.LINGER_NS] = nanoseconds(rules.tcp_linger_s)
     limits[fold.TCP_RULE] = "tcp" in rules.end_rules
     limits[fold.REUSE_RULE] = "reuse" in rules.end_rules

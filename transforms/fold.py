@@ -44,6 +44,9 @@ FREE_HEADS, TOP_HEAD, CLOSED, FREE_ROWS, TOP_ROW, SOONEST, NEXT = range(7)
 SEED, IDLE_NS, ACTIVE_NS, LINGER_NS, TCP_RULE, REUSE_RULE, ICMP_PORTS, VNI_IN_KEY, FAMILIES, MAX_OPEN = range(10)
 """Places in `limits`."""
 
+FOREVER = -1
+"""A delay that never passes."""
+
 
 def row_dtype(states: np.dtype) -> np.dtype:
     """A row of the table for these family states."""
@@ -68,8 +71,16 @@ def _update_states(states, flow, packet, forward, chosen):
 
 @kernel
 def later(time_ns, delay_ns):
-    """`time_ns + delay_ns`, but never beyond the last time there is."""
-    return time_ns + delay_ns if time_ns < NEVER - 1 - delay_ns else NEVER - 1
+    """`time_ns + delay_ns`, but never beyond the last time there is: `passed` then has the say."""
+    return time_ns + delay_ns if delay_ns != FOREVER and time_ns < NEVER - 1 - delay_ns else NEVER - 1
+
+
+@kernel
+def passed(since_ns, delay_ns, now_ns):
+    """Whether `delay_ns` have gone by at `now_ns`, whatever the times: their difference may need 64 bits unsigned."""
+    if delay_ns == FOREVER or now_ns < since_ns:
+        return False
+    return np.uint64(now_ns) - np.uint64(since_ns) >= np.uint64(delay_ns)
 
 
 @kernel
@@ -269,13 +280,16 @@ def _part_first_ns(head, rows):
 
 
 @kernel
-def _why_due(head, rows, limits):
-    """The end reason of a flow whose deadline is reached."""
+def _why_due(head, rows, now_ns, limits):
+    """The end reason of a flow whose deadline is reached; 0 if it is beyond the last time there is."""
     if _is_closing(head, rows, limits):
-        return ENDED
-    if later(head.last_ns, limits[IDLE_NS]) <= later(_part_first_ns(head, rows), limits[ACTIVE_NS]):
-        return IDLE
-    return ACTIVE
+        closed_ns = head.first.time_ns if head.row < 0 else rows[head.row].thread.tcp.closed_ns
+        return ENDED if passed(closed_ns, limits[LINGER_NS], now_ns) else 0
+    idle = passed(head.last_ns, limits[IDLE_NS], now_ns)
+    first_ns = _part_first_ns(head, rows)
+    if head.dormant or not passed(first_ns, limits[ACTIVE_NS], now_ns):
+        return IDLE if idle else 0
+    return IDLE if idle and head.last_ns + limits[IDLE_NS] <= first_ns + limits[ACTIVE_NS] else ACTIVE
 
 
 @kernel
@@ -291,7 +305,7 @@ def _reuses(head, rows, packet, forward, limits):
 
 
 @kernel
-def _release(heads, i, free, free_rows, counts):
+def release(heads, i, free, free_rows, counts):
     """Gives head `i` and its row back."""
     if heads[i].row >= 0:
         free_rows[counts[FREE_ROWS]] = heads[i].row
@@ -301,11 +315,9 @@ def _release(heads, i, free, free_rows, counts):
 
 
 @kernel
-def _next_part(heads, rows, old, new, forward):
-    """Head `new` begins the part after `old`: same direction, TCP state and first time."""
-    head = heads[new]
-    source = heads[old]
-    row = rows[head.row]
+def _hand_on(source, rows, to):
+    """Readies row `to` for the part after that of head `source`: the same TCP state and first time."""
+    row = rows[to]
     row.thread = rows[BLANK].thread
     row.flow = rows[BLANK].flow
     row.states = rows[BLANK].states
@@ -316,8 +328,6 @@ def _next_part(heads, rows, old, new, forward):
         tcp.begin(row.thread.tcp, source.first)
         tcp.observe(row.thread.tcp, source.first, not source.flipped)
     row.thread.flow_part += np.uint32(1)
-    head.ordinal = source.ordinal
-    head.flipped = not forward
 
 
 @kernel
@@ -339,10 +349,9 @@ def fold(packets, start, heads, rows, deadlines, slots, free, free_rows, closed,
         if i >= 0:
             head = heads[i]
             forward = (direction > 0) != (head.flipped != 0)
-            reason = 0
-            if packet.time_ns >= deadlines[i]:
-                reason = _why_due(head, rows, limits)
-                idle = packet.time_ns >= later(head.last_ns, limits[IDLE_NS])
+            reason = _why_due(head, rows, packet.time_ns, limits) if packet.time_ns >= deadlines[i] else 0
+            if reason:
+                idle = passed(head.last_ns, limits[IDLE_NS], packet.time_ns)
                 continues = reason == ACTIVE and not idle and not _reuses(head, rows, packet, forward, limits)
             elif _reuses(head, rows, packet, forward, limits):
                 reason = ENDED
@@ -372,14 +381,16 @@ def fold(packets, start, heads, rows, deadlines, slots, free, free_rows, closed,
                 deadlines[old] = NEVER
                 if continues:
                     head.row = _take(free_rows, counts, FREE_ROWS, TOP_ROW)
-                    _next_part(heads, rows, old, i, forward)
+                    _hand_on(heads[old], rows, head.row)
+                    head.ordinal = heads[old].ordinal
+                    head.flipped = not forward
                 else:
                     gone = heads[old]
                     first_ns = gone.first.time_ns if gone.row < 0 else rows[gone.row].thread.flow_first_ns
                     if first_ns == packet.time_ns:
                         head.ordinal = gone.ordinal + np.uint32(1)
                 if heads[old].dormant:
-                    _release(heads, old, free, free_rows, counts)
+                    release(heads, old, free, free_rows, counts)
                 else:
                     heads[old].end_reason = reason
                     closed[counts[CLOSED]] = old
@@ -409,33 +420,47 @@ def fold(packets, start, heads, rows, deadlines, slots, free, free_rows, closed,
 def sweep(time_ns, heads, rows, deadlines, slots, free, free_rows, closed, counts, limits):
     """Appends the flows with a deadline at or before `time_ns` to `closed`; dormant ones just go.
 
-    A part that the active timeout ends stays in the table, marked dormant, until its flow is idle too: `retire` then
-    readies its row for the next part.
+    A part that the active timeout ends moves to a head of its own. Its old one stays in the table, marked dormant, with a
+    fresh row for the next part, until the flow is idle too.
+
+    Returns:
+        Whether it stopped early for want of a free head or row, and must be called again.
     """
     soonest = NEVER
     for i in range(counts[TOP_HEAD]):
         due = deadlines[i]
-        if due > time_ns:
+        if due > time_ns or due == NEVER:
             soonest = min(soonest, due)
             continue
         head = heads[i]
-        if head.dormant:
-            remove(heads, slots, i)
-            deadlines[i] = NEVER
-            _release(heads, i, free, free_rows, counts)
+        reason = _why_due(head, rows, time_ns, limits)
+        if reason == 0:
+            soonest = min(soonest, due)
             continue
-        head.end_reason = _why_due(head, rows, limits)
-        idle_ns = later(head.last_ns, limits[IDLE_NS])
-        if head.end_reason == ACTIVE and idle_ns > time_ns:
+        ended = i
+        if reason == ACTIVE and not passed(head.last_ns, limits[IDLE_NS], time_ns):
+            no_head = counts[FREE_HEADS] == 0 and counts[TOP_HEAD] == len(heads)
+            if no_head or (counts[FREE_ROWS] == 0 and counts[TOP_ROW] == len(rows)):
+                return True
+            ended = _take(free, counts, FREE_HEADS, TOP_HEAD)
+            heads[ended] = head
+            head.row = _take(free_rows, counts, FREE_ROWS, TOP_ROW)
+            _hand_on(heads[ended], rows, head.row)
+            head.records = 0
             head.dormant = 1
-            deadlines[i] = idle_ns
-            soonest = min(soonest, idle_ns)
+            deadlines[i] = later(head.last_ns, limits[IDLE_NS])
+            soonest = min(soonest, deadlines[i])
         else:
             remove(heads, slots, i)
             deadlines[i] = NEVER
-        closed[counts[CLOSED]] = i
+            if head.dormant:
+                release(heads, i, free, free_rows, counts)
+                continue
+        heads[ended].end_reason = reason
+        closed[counts[CLOSED]] = ended
         counts[CLOSED] += 1
     counts[SOONEST] = soonest
+    return False
 
 
 @kernel
@@ -446,7 +471,7 @@ def close_all(heads, rows, deadlines, slots, free, free_rows, closed, counts, li
             continue
         deadlines[i] = NEVER
         if heads[i].dormant:
-            _release(heads, i, free, free_rows, counts)
+            release(heads, i, free, free_rows, counts)
             continue
         heads[i].end_reason = ENDED if _is_closing(heads[i], rows, limits) else FORCED
         closed[counts[CLOSED]] = i
@@ -462,7 +487,7 @@ def evict(chosen, heads, deadlines, slots, free, free_rows, closed, counts):
         remove(heads, slots, i)
         deadlines[i] = NEVER
         if heads[i].dormant:
-            _release(heads, i, free, free_rows, counts)
+            release(heads, i, free, free_rows, counts)
             continue
         heads[i].end_reason = RESOURCES
         closed[counts[CLOSED]] = i

@@ -2,21 +2,10 @@
 
 import numpy as np
 
-from transforms import tcp
-from transforms.fold import (
-    BLANK,
-    FAMILIES,
-    FREE_HEADS,
-    FREE_ROWS,
-    ICMP_PORTS,
-    NEVER,
-    SCRATCH,
-    TOP_ROW,
-    VNI_IN_KEY,
-    open_row,
-)
+from transforms.fold import BLANK, FAMILIES, ICMP_PORTS, SCRATCH, VNI_IN_KEY, open_row, release
 from transforms.identity import KEY
 from transforms.kernel import kernel
+from transforms.octets import copy_octets
 from transforms.records import ICMP, ICMPV6
 
 RECORD = np.dtype(
@@ -83,7 +72,7 @@ def _fill_record(record, head, thread, limits):
 
 
 @kernel
-def gather(which, interim, heads, rows, octets, where, limits, records, flows, states):
+def gather(which, interim, heads, rows, octets, row_octets, where, limits, records, flows, states):
     """Copies the flows `which` out of the table: the state of family *f* of flow *j* to its place in `states`.
 
     Args:
@@ -91,7 +80,8 @@ def gather(which, interim, heads, rows, octets, where, limits, records, flows, s
         interim: The flows go on.
         heads: Heads of the table.
         rows: Rows of the table.
-        octets: The same memory as `uint8[rows, row size]`.
+        octets: The same memory, flat.
+        row_octets: Size of a row.
         where: As `places` has it.
         limits: Settings of the fold.
         records: `RECORD[n]`, written.
@@ -112,40 +102,11 @@ def gather(which, interim, heads, rows, octets, where, limits, records, flows, s
         records[j].end_reason = flow.end_reason
         for family in range(len(where)):
             begin, size = where[family, 0], where[family, 1]
-            to = where[family, 2] + j * size
-            for k in range(size):
-                states[to + k] = octets[at, begin + k]
+            copy_octets(states, where[family, 2] + j * size, octets, at * row_octets + begin, size)
 
 
 @kernel
-def retire(which, heads, rows, deadlines, free, free_rows, counts):
-    """Frees what the flows `which` took; a row of each must be free. A dormant flow's row is readied for its next part."""
+def retire(which, heads, free, free_rows, counts):
+    """Frees the heads `which`, and their rows."""
     for i in which:
-        head = heads[i]
-        if deadlines[i] == NEVER:
-            if head.row >= 0:
-                free_rows[counts[FREE_ROWS]] = head.row
-                counts[FREE_ROWS] += 1
-            free[counts[FREE_HEADS]] = i
-            counts[FREE_HEADS] += 1
-            continue
-        head.records = 0
-        if head.row >= 0:
-            row = rows[head.row]
-        else:
-            if counts[FREE_ROWS] > 0:
-                counts[FREE_ROWS] -= 1
-                head.row = free_rows[counts[FREE_ROWS]]
-            else:
-                head.row = counts[TOP_ROW]
-                counts[TOP_ROW] += 1
-            row = rows[head.row]
-            row.thread = rows[BLANK].thread
-            row.thread.flow_first_ns = head.first.time_ns
-            tcp.begin(row.thread.tcp, head.first)
-            tcp.observe(row.thread.tcp, head.first, not head.flipped)
-        row.thread.flow_part += np.uint32(1)
-        row.flow = rows[BLANK].flow
-        row.states = rows[BLANK].states
-
-
+        release(heads, i, free, free_rows, counts)

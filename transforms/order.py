@@ -9,6 +9,10 @@ from transforms.kernel import kernel
 from transforms.records import PACKET, PacketBatch, Stream
 
 
+PLAIN = np.dtype((np.void, PACKET.itemsize))
+"""A packet as so many octets: numpy copies a row field by field, twenty times slower."""
+
+
 class Piece(NamedTuple):
     """Rows of one block; `identity` decides between packets of one time."""
 
@@ -80,8 +84,8 @@ class PacketBuffer:
         if _continuous(taken):
             yield from taken
         elif taken:
-            together = np.concatenate(taken)
-            yield together[np.argsort(together["time_ns"], kind="stable")]
+            together = np.concatenate([packets.view(PLAIN) for packets in taken]).view(PACKET)
+            yield together.take(np.argsort(together["time_ns"], kind="stable"))
 
 
 def _continuous(pieces: list[np.ndarray]) -> bool:

@@ -43,8 +43,8 @@ class Rules:
             if rule not in END_RULES:
                 raise InputError(f"--end_rules: {rule!r} is no rule; choose among {','.join(END_RULES)}")
         for name in ("idle_timeout_s", "active_timeout_s", "activity_timeout_s"):
-            if not 0 < getattr(self, name) < 1e9:
-                raise InputError(f"--{name}: {getattr(self, name):g} s; give more than 0 and less than 1e9")
+            if not 1e-9 <= getattr(self, name) < 1e9:
+                raise InputError(f"--{name}: {getattr(self, name):g} s; give at least a nanosecond and less than 1e9")
         for name in ("tcp_linger_s", "interim_interval_s", "drop_duplicates_s"):
             if not 0 <= getattr(self, name) < 1e9:
                 raise InputError(f"--{name}: {getattr(self, name):g} s; give 0 or more, less than 1e9")

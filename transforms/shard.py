@@ -8,7 +8,7 @@ import numpy as np
 from transforms import coders  # noqa: F401 - registers the coder of PacketBatch
 from transforms.identity import packet_shard
 from transforms.kernel import kernel
-from transforms.records import PACKET, PacketBatch
+from transforms.records import PACKET, InputError, PacketBatch
 
 MERGED = "*"
 """The sensor of flows that several taps saw together."""
@@ -42,7 +42,7 @@ class ShardPackets(beam.PTransform):
 
     Input: `PacketBatch`, in any order. Output: `((sensor, shard), PacketBatch)`; stream, sequence and observed time are
     those of the whole block. A stream of one of several partitions concerns only the shards *s* with *s* mod partitions =
-    partition.
+    partition. A sensor whose partitions do not fit the shards fails the bundle: its packets would be in no flow.
 
     Args:
         shards: Number of shards.
@@ -66,6 +66,17 @@ class _SplitFn(beam.DoFn):
 
     def process(self, batch: PacketBatch) -> Iterator[tuple[tuple[str, int], PacketBatch]]:
         sensor = MERGED if self._merge else batch.stream.sensor
+        partition, partitions = batch.stream.partition, batch.partitions
+        if self._shards % partitions or partition >= partitions:
+            raise InputError(
+                f"--shards: {self._shards} is no multiple of the {partitions} partitions that sensor"
+                f" {batch.stream.sensor!r} writes to (here number {partition}); make it one"
+            )
         for shard, packets in enumerate(split(batch.packets, self._shards)):
-            if shard % batch.partitions == batch.stream.partition % batch.partitions:
+            if shard % partitions == partition:
                 yield (sensor, shard), batch._replace(packets=packets)
+            elif len(packets):
+                raise InputError(
+                    f"sensor {batch.stream.sensor!r}: block {batch.sequence} of partition {partition} has packets of"
+                    f" another partition; it must be split by the shard hash modulo {partitions}"
+                )
