@@ -1,6 +1,7 @@
 """From packets to flows, on Beam: two drivers of one flow table."""
 
 from collections.abc import Callable, Iterable, Iterator
+from itertools import zip_longest
 from typing import Any, Literal, NamedTuple, Protocol
 
 import apache_beam as beam
@@ -248,7 +249,7 @@ def _by_time(parts: list[PacketBatch]) -> Iterator[tuple[PacketBatch, int]]:
     """The parts by their first time, each with the first time of all that come after it."""
     firsts = {id(part): int(part.packets["time_ns"].min()) for part in parts}
     ordered = sorted(parts, key=lambda part: firsts[id(part)])
-    for part, following in zip(ordered, [*ordered[1:], None], strict=True):
+    for part, following in zip_longest(ordered, ordered[1:]):
         yield part, firsts[id(following)] if following is not None else firsts[id(part)]
 
 
