@@ -41,8 +41,9 @@ class ShardPackets(beam.PTransform):
     """Hands every shard its part of every block, if only an empty one: so it knows how far time has come.
 
     Input: `PacketBatch`, in any order. Output: `((sensor, shard), PacketBatch)`; stream, sequence and observed time are
-    those of the whole block. A stream of one of several partitions concerns only the shards *s* with *s* mod partitions =
-    partition. A sensor whose partitions do not fit the shards fails the bundle: its packets would be in no flow.
+    those of the whole block. A stream of one of several partitions concerns only the shards *s* with *s* mod
+    partitions = partition. A sensor whose partitions do not fit the shards fails the bundle: its packets would be in no
+    flow.
 
     Args:
         shards: Number of shards.

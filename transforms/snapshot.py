@@ -17,7 +17,8 @@ def pack(meta: dict[str, Any], arrays: dict[str, np.ndarray]) -> bytes:
     ordered = dict(sorted(arrays.items()))
     described = {name: [len(rows), rows.dtype.itemsize] for name, rows in ordered.items()}
     header = json.dumps({"meta": meta, "arrays": described}, sort_keys=True).encode()
-    return b"".join([_MAGIC, struct.pack("<HI", _VERSION, len(header)), header, *(a.tobytes() for a in ordered.values())])
+    rows_octets = (rows.tobytes() for rows in ordered.values())
+    return b"".join([_MAGIC, struct.pack("<HI", _VERSION, len(header)), header, *rows_octets])
 
 
 def unpack(octets: bytes, dtypes: dict[str, np.dtype]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
