@@ -140,3 +140,12 @@ _ODD: tuple[dict[str, Any], ...] = (
 def connection_rows(sent: Sequence[tuple[bool, int, int, int, int]]) -> np.ndarray:
     """Packets of one connection, times to be set."""
     return connection([0] * len(sent), sent)
+
+
+COLLECTED: list[Any] = []
+"""What the last pipeline put out: the runner works in this process."""
+
+
+def collect(element: Any) -> None:
+    """Keeps an element; workers know this function by name, so it is this list that gets it."""
+    COLLECTED.append(element)
