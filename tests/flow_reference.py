@@ -1,4 +1,4 @@
-"""What a flow is, in plain Python: one packet at a time, dictionaries, unbounded numbers. The table must agree with it."""
+"""What a flow is, in plain Python: one packet at a time, dictionaries, unbounded numbers. The table agrees."""
 
 from __future__ import annotations
 
@@ -231,5 +231,3 @@ def sorted_rows(rows: Iterable[dict[str, Any]], names: Iterable[str]) -> list[tu
     """Rows as tuples of some columns, in an order of their own."""
     columns = tuple(names)
     return sorted((tuple(row[name] for name in columns) for row in rows), key=repr)
-
-

@@ -100,7 +100,7 @@ _EARLIEST, _LAST = -(1 << 63), (1 << 63) - 1
 
 @st.composite
 def captures(draw: st.DrawFn, max_steps: int = 12) -> np.ndarray:
-    """Packets in time order: connections that close and reuse ports, UDP, ICMP, colliding keys, equal and extreme times."""
+    """Packets in time order: TCP that closes and reuses ports, UDP, ICMP, colliding keys, extreme times."""
     made: list[np.ndarray] = []
     for _ in range(draw(st.integers(1, max_steps))):
         kind = draw(st.sampled_from(("tcp", "tcp", "tcp", "udp", "icmp", "odd")))

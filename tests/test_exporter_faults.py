@@ -29,7 +29,9 @@ def ipv4(payload: bytes, forward: bool = True, protocol: int = 6, total: int | N
     return struct.pack("!BBHHHBBH", 0x45, 0, length, 1, 0, 64, protocol, 0) + ends + payload
 
 
-def tcp(flags: int = ACK, forward: bool = True, seq: int = 0, ack: int = 0, payload: int = 0, window: int = 512) -> bytes:
+def tcp(
+    flags: int = ACK, forward: bool = True, seq: int = 0, ack: int = 0, payload: int = 0, window: int = 512
+) -> bytes:
     """A TCP segment between ports 1234 and 80, with so many octets of payload."""
     ports = (1234, 80) if forward else (80, 1234)
     return struct.pack("!HHIIBBHHH", *ports, seq, ack, 0x50, flags, window, 0, 0) + bytes(payload)

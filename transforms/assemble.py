@@ -157,12 +157,11 @@ class _AssembleFn(beam.DoFn):
                 rejects += _packet_rejects(REJECT_LATE, late, batch, self._max_rejects - len(rejects))
                 for flows in table.advance(batch.observed_ns - self._out_of_orderness_ns, ROWS):
                     yield self._counted.flows(flows)
+                rejects += _duplicate_rejects(table, self._max_rejects - len(rejects))
         if table is not None:
             for flows in table.finish(span.last_ns):
                 yield self._counted.flows(flows)
-            for packets in table.take_duplicates():
-                batch = PacketBatch(Stream(table.sensor), 0, 0, packets)
-                rejects += _packet_rejects(REJECT_DUPLICATE, packets, batch, self._max_rejects - len(rejects))
+            rejects += _duplicate_rejects(table, self._max_rejects - len(rejects))
             self._counted.table(table)
         self._counted.span(span)
         self._counted.report(report)
@@ -182,6 +181,15 @@ def _packet_rejects(reason: str, packets: np.ndarray, batch: PacketBatch, most: 
         )
         for i in range(min(len(packets), max(most, 0)))
     ]
+
+
+def _duplicate_rejects(table: FlowTable, most: int) -> list[Reject]:
+    """At most `most` of the packets that the table refused since the last call, which it then forgets."""
+    rejects: list[Reject] = []
+    for packets in table.take_duplicates():
+        batch = PacketBatch(Stream(table.sensor), 0, 0, packets)
+        rejects += _packet_rejects(REJECT_DUPLICATE, packets, batch, most - len(rejects))
+    return rejects
 
 
 class AssembleFlows(beam.PTransform):
@@ -235,11 +243,10 @@ class _AssembleShardFn(beam.DoFn):
             table.add(part)
             for flows in table.advance(rest_ns, ROWS):
                 yield self._counted.flows(flows)
+            rejects += _duplicate_rejects(table, self._max_rejects - len(rejects))
         for flows in table.finish(_end_of_input(parts.values())):
             yield self._counted.flows(flows)
-        for packets in table.take_duplicates():
-            batch = PacketBatch(Stream(sensor), 0, 0, packets)
-            rejects += _packet_rejects(REJECT_DUPLICATE, packets, batch, self._max_rejects - len(rejects))
+        rejects += _duplicate_rejects(table, self._max_rejects - len(rejects))
         self._counted.table(table)
         for reject in rejects:
             yield TaggedOutput("rejects", reject)

@@ -25,7 +25,11 @@ def capture() -> np.ndarray:
     random = np.random.default_rng(3)
     made = []
     for host in range(40):
-        rows = connection_rows(HANDSHAKE + CLOSE) if host % 2 else packets([0] * 4, forward=[True, False] * 2, protocol=UDP)
+        rows = (
+            connection_rows(HANDSHAKE + CLOSE)
+            if host % 2
+            else packets([0] * 4, forward=[True, False] * 2, protocol=UDP)
+        )
         rows["src_port"][rows["src_port"] == 1234] += host
         rows["dst_port"][rows["dst_port"] == 1234] += host
         rows["time_ns"] += np.cumsum(random.choice([0, 1000, 10**9, 10**10, 2 * 10**10], len(rows)))
@@ -43,7 +47,9 @@ def blocks(rows: np.ndarray, size: int = 16, sensor: str = "local") -> list[Pack
 def read(made: list[PacketBatch]) -> tuple[Any, Iterator[PacketBatch]]:
     """Stands for a source."""
     n = sum(len(block.packets) for block in made)
-    return SimpleNamespace(packets_read=n, rejects={"not_ip": 2}, samples=[], notes={"fragments_unresolved": 1}), iter(made)
+    return SimpleNamespace(packets_read=n, rejects={"not_ip": 2}, samples=[], notes={"fragments_unresolved": 1}), iter(
+        made
+    )
 
 
 def run(transform: beam.PTransform, elements: list[Any]) -> tuple[pa.Table, list[Any], dict[str, int]]:
@@ -93,7 +99,9 @@ def test_sessions_agree_with_the_idle_rule():
     """Beam's own session windows give the flows of `end_rules=idle`, on times of whole microseconds."""
     rules = Rules(end_rules=("idle",), idle_timeout_s=10)
     made = blocks(capture())[:-1]
-    found, _, counted = run(AssembleSessions(FlowSettings(rules)), [made[at] for at in (3, 1, 2, 0, *range(4, len(made)))])
+    found, _, counted = run(
+        AssembleSessions(FlowSettings(rules)), [made[at] for at in (3, 1, 2, 0, *range(4, len(made)))]
+    )
     assert found.equals(expected(rules))
     assert counted["packets_in_flows"] == len(capture())
 
@@ -122,7 +130,10 @@ def test_late_and_repeated_packets_are_rejected_and_counted():
     rows = packets([0, 5, 5, 1, 6], headers_hash=[1, 2, 2, 3, 4])
     made = [batch(rows[:3]), batch(rows[3:4], 1), batch(rows[4:], 2)]
     flows, rejects, counted = run(AssembleCaptures(read, FlowSettings(Rules(drop_duplicates_s=1))), [made])
-    assert sorted((reject.step, reject.reason) for reject in rejects) == [("assemble", "duplicate"), ("assemble", "late")]
+    assert sorted((reject.step, reject.reason) for reject in rejects) == [
+        ("assemble", "duplicate"),
+        ("assemble", "late"),
+    ]
     assert (counted["packets_in_flows"], counted["late"], counted["duplicate"]) == (3, 1, 1)
     assert flows["fwd_packets"].to_pylist() == [3]
 

@@ -16,7 +16,9 @@ def sides(rows):
 def icmp(types, forward=True, protocol=ICMP, **columns):
     """Messages as (type, code or paired type), a tenth of a second apart."""
     src, dst = zip(*types, strict=True)
-    return packets([n / 10 for n in range(len(types))], 8, forward, protocol=protocol, src_port=src, dst_port=dst, **columns)
+    return packets(
+        [n / 10 for n in range(len(types))], 8, forward, protocol=protocol, src_port=src, dst_port=dst, **columns
+    )
 
 
 def test_forward_is_the_sender_of_the_first_packet():
@@ -75,9 +77,16 @@ def test_land_packets_are_all_forward():
 
 @pytest.mark.parametrize(
     ("column", "values"),
-    [("vlan_id", [0, 7]), ("vni", [-1, 0]), ("protocol", [TCP, UDP]), ("ip_version", [4, 6]), ("src_port", [1, 2]), ("dst_hi", [0, 1])],
+    [
+        ("vlan_id", [0, 7]),
+        ("vni", [-1, 0]),
+        ("protocol", [TCP, UDP]),
+        ("ip_version", [4, 6]),
+        ("src_port", [1, 2]),
+        ("dst_hi", [0, 1]),
+    ],
     ids=["vlan", "vni", "protocol", "ip-version", "port", "address"],
-)  # fmt: skip
+)
 def test_each_key_field_parts_flows(column, values):
     """Packets that differ in one key field are two flows; an IPv6 packet from ::ffff:10.0.0.1 is not IPv4."""
     found = assembled(packets([0, 1], flags=ACK, **{column: values}))
@@ -95,7 +104,7 @@ def test_vni_can_be_left_out():
 
 
 def test_fragments_without_ports_are_a_flow_of_their_own():
-    """A later fragment whose first was not seen has ports 0; one that was resolved belongs to its flow, without flags."""
+    """A later fragment whose first was not seen has ports 0; a resolved one belongs to its flow, without flags."""
     rows = packets([0, 1, 2], fragment=[1, 3, 2], transport=[1, 0, 0], src_port=[1234, 1234, 0], dst_port=[80, 80, 0])
     rows["tcp_flags"][1:] = 0
     assert sides(assembled(rows)) == [(1234, 80, 2, 0), (0, 0, 1, 0)]

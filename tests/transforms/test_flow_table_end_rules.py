@@ -16,7 +16,10 @@ NEW_SYN = (True, SYN, 7000, 0, 0)
 
 def parts(rows):
     """Part, packets, end reason, start in seconds of each flow."""
-    return [(r["flow_part"], r["fwd_packets"] + r["rev_packets"], r["end_reason"], seconds(r["flow_start_ns"])) for r in rows]
+    return [
+        (r["flow_part"], r["fwd_packets"] + r["rev_packets"], r["end_reason"], seconds(r["flow_start_ns"]))
+        for r in rows
+    ]
 
 
 @pytest.mark.parametrize(
@@ -48,7 +51,7 @@ def test_idle_is_measured_from_the_last_packet_of_either_side():
     ids=["inside", "exactly", "twice", "next-part-late", "idle-meanwhile", "idle-at-the-same-time"],
 )
 def test_active_timeout_splits(at_s, expected):
-    """A part ends at its first packet + 20 s, if its last + idle is later; what comes from there on is the next part."""
+    """A part ends at its first packet + 20 s, if its last + idle is later; what comes then is the next part."""
     found = parts(assembled(packets(at_s, protocol=UDP), idle_timeout_s=10, active_timeout_s=20))
     assert [row[:3] for row in found] == [row[:3] for row in expected]
     assert [row[3] for row in found] == pytest.approx([row[3] for row in expected], abs=1e-6)
@@ -119,9 +122,7 @@ def test_linger_replaces_the_idle_deadline_and_the_active_one():
     assert ends(assembled(rows, idle_timeout_s=10, active_timeout_s=20, tcp_linger_s=100)) == [(7, 3)]
 
 
-@pytest.mark.parametrize(
-    ("last_ack", "closed"), [(501, True), (500, False)], ids=["covers-the-fin", "one-octet-short"]
-)
+@pytest.mark.parametrize(("last_ack", "closed"), [(501, True), (500, False)], ids=["covers-the-fin", "one-octet-short"])
 def test_close_needs_both_fins_acknowledged(last_ack, closed):
     """The flow ends only once the second FIN is acknowledged as well."""
     rows = connection([0, 1, 2, 3, 4, 5], [*OPEN, *CLOSE[:2], (True, ACK, 101, last_ack, 0)])
@@ -248,17 +249,29 @@ def test_interim_records_are_cumulative_and_only_of_what_changed():
     other = packets([15, 36], protocol=UDP, src_port=9)
     together = np.concatenate([rows, other])
     found = assembled(together, interim_interval_s=10)
-    mine = [(r["record_kind"], r["record_number"], r["fwd_packets"], r["end_reason"]) for r in found if r["src_port"] == 1234]
+    mine = [
+        (r["record_kind"], r["record_number"], r["fwd_packets"], r["end_reason"])
+        for r in found
+        if r["src_port"] == 1234
+    ]
     assert mine == [("interim", 0, 2, None), ("interim", 1, 3, None), ("final", 2, 4, 4)]
     assert len({row["flow_id"] for row in found}) == 2
 
 
 @pytest.mark.parametrize(
     ("setting", "value"),
-    [("idle_timeout_s", 0), ("active_timeout_s", 1e-10), ("tcp_linger_s", -1), ("end_rules", ("fin",)), ("icmp_key", "x"),
-     ("max_open_flows", 0), ("community_id_seed", 65536), ("idle_timeout_s", float("nan"))],
+    [
+        ("idle_timeout_s", 0),
+        ("active_timeout_s", 1e-10),
+        ("tcp_linger_s", -1),
+        ("end_rules", ("fin",)),
+        ("icmp_key", "x"),
+        ("max_open_flows", 0),
+        ("community_id_seed", 65536),
+        ("idle_timeout_s", float("nan")),
+    ],
     ids=str,
-)  # fmt: skip
+)
 def test_wrong_settings_are_named(setting, value):
     """The message says which setting is wrong."""
     with pytest.raises(InputError, match=f"--{setting}"):

@@ -19,14 +19,31 @@ from transforms.shard import split
 TIMEOUTS: dict[str, Any] = {"idle_timeout_s": 10, "active_timeout_s": 25, "tcp_linger_s": 5}
 STREAMS = (Stream("local"), Stream("local", 5), Stream("local", 5, 1))
 NAMES = (
-    "src_ip", "dst_ip", "src_port", "dst_port", "protocol", "ip_version", "vlan_id", "vni", "flow_first_ns", "flow_part",
-    "flow_start_ns", "flow_end_ns", "end_reason", "fwd_packets", "rev_packets", "fwd_ip_octets", "rev_ip_octets",
-)  # fmt: skip
+    "src_ip",
+    "dst_ip",
+    "src_port",
+    "dst_port",
+    "protocol",
+    "ip_version",
+    "vlan_id",
+    "vni",
+    "flow_first_ns",
+    "flow_part",
+    "flow_start_ns",
+    "flow_end_ns",
+    "end_reason",
+    "fwd_packets",
+    "rev_packets",
+    "fwd_ip_octets",
+    "rev_ip_octets",
+)
 
 
 @st.composite
 def rules(draw: st.DrawFn, **fixed: Any) -> Rules:
-    chosen = draw(st.sampled_from((END_RULES, END_RULES, END_RULES, ("tcp", "idle"), ("idle",), ("reuse", "active"), ())))
+    chosen = draw(
+        st.sampled_from((END_RULES, END_RULES, END_RULES, ("tcp", "idle"), ("idle",), ("reuse", "active"), ()))
+    )
     return Rules(
         end_rules=chosen,
         icmp_key=draw(st.sampled_from(("type", "type", "none"))),
@@ -41,7 +58,7 @@ def small_chunks(monkeypatch):
     monkeypatch.setattr(flow_table, "_CHUNK", 3)
 
 
-quick = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+quick = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def at_once(packets: np.ndarray, rules: Rules) -> pa.Table:
@@ -54,7 +71,7 @@ def at_once(packets: np.ndarray, rules: Rules) -> pa.Table:
 
 
 def deliveries(data: st.DataObject, packets: np.ndarray) -> list[PacketBatch]:
-    """The packets as blocks of several streams, in any order inside and out; ties stay in the order of their identity."""
+    """The packets as blocks of several streams, in any order inside and out; ties keep the order of identity."""
     identities = [(stream, sequence) for stream in STREAMS for sequence in range(2)]
     n = len(packets)
     owners = data.draw(st.lists(st.integers(0, len(identities) - 1), min_size=n, max_size=n))

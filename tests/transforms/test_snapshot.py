@@ -45,7 +45,7 @@ def test_other_layout_or_families_are_refused():
     with pytest.raises(InputError, match="rows of 8 octets, here 1"):
         snapshot.unpack(snapshot.pack({}, {"b": np.arange(3)}), {"b": np.dtype("u1")})
     whole = table_of(Rules()).to_bytes()
-    with pytest.raises(InputError, match="octets|families"):
+    with pytest.raises(InputError, match=r"octets|families"):
         FlowTable.from_bytes(whole, Rules(), (counters, lengths), COLUMNS)
 
 
