@@ -73,14 +73,14 @@ def read_settings(options: FlowOptions) -> ReadSettings:
 def assemble(
     inputs: beam.PCollection, options: FlowOptions, settings: FlowSettings, reader: Reader, from_queue: bool
 ) -> AssembledFlows:
-    """Wires reading and assembling, the way that `--assembler` names."""
+    """Wires reading and assembling, the way that `--assembler` names; several inputs are merged in shards."""
     merged = MERGED if options.merge_sensors else None
-    if options.assembler == "captures":
+    if options.assembler == "captures" and (reader.alone or not merged):
         slack_s = options.max_out_of_orderness_s if from_queue else 0.0
         captures = AssembleCaptures(reader, settings, options.max_rejects, slack_s, merged)
         return inputs | "AssembleCaptures" >> captures
     packets, rejected = inputs | "ReadPackets" >> ReadPackets(reader)
-    if options.assembler == "flows":
+    if options.assembler != "sessions":
         split = AssembleFlows(settings, options.shards, options.merge_sensors, options.max_rejects)
         flows, unplaced = packets | "AssembleFlows" >> split
     else:
@@ -159,7 +159,7 @@ def run(arguments: Sequence[str], leftovers: ExitStack) -> None:
     if not urls:
         folder = tempfile.TemporaryDirectory(prefix="flowbeam-demo-", dir=options.temp_dir)
         urls = [demo_capture(leftovers.enter_context(folder), options.quiet)]
-    inputs = find_inputs(urls, options.sensor, options.sensor_from)
+    inputs = find_inputs(urls, options.sensor, options.sensor_from, options.merge_sensors)
     pipeline = beam.Pipeline(runner=runner_of(beam_options), options=beam_options)
     elements = pipeline | "Inputs" >> beam.Create(inputs, reshuffle=False)
     reader = Reader(reading, alone=len(inputs) == 1)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
 
+from pipelines.terminal import OneLineParser, say
 from sources.generate.capture import GenerateSettings, generate
 from sources.generate.profiles import PROFILES
 from transforms.records import InputError
@@ -23,8 +24,8 @@ _DEFAULT_START = "2026-01-05T08:00:00Z"
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns its exit status."""
-    arguments = _parser().parse_args(argv)
     try:
+        arguments = _parser().parse_args(argv)
         settings = GenerateSettings(
             output=arguments.output,
             packets=arguments.packets,
@@ -37,8 +38,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         with _progress(settings.packets, arguments.quiet) as on_progress:
             generated = generate(settings, on_progress)
     except InputError as error:
-        print(f"generate: {error}", file=sys.stderr)
+        say(str(error))
         return 2
+    except KeyboardInterrupt:
+        say("stopped; no half-written file is left")
+        return 130
     if not arguments.quiet:
         print(
             f"{settings.output}: {generated.packets:,} packets, {generated.flows:,} flows, "
@@ -49,11 +53,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     profiles = "\n".join(f"  {name:<10} {profile.doc}" for name, profile in PROFILES.items())
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         prog="python -m pipelines.generate",
         description=(__doc__ or "").split("\n", 1)[0],
         epilog=f"profiles:\n{profiles}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     parser.add_argument("--output", required=True, metavar="FILE", help="the capture; pcapng if it ends in .pcapng")
     parser.add_argument("--packets", required=True, type=int, metavar="N", help="how many packets, exactly")

@@ -10,6 +10,7 @@ from pipelines.terminal import progress
 from sources import captures, read_queue
 from sources.captures import ReadReport, ReadSettings, SensorInput
 from transforms.records import InputError, PacketBatch, Reject
+from transforms.shard import MERGED
 
 DAMAGE = "damage: "
 """Before a line about a damaged input in the name of its counter: counters are what every runner brings back."""
@@ -21,14 +22,18 @@ def is_queue(url: str) -> bool:
     return bool(colon) and scheme in queues.schemes()
 
 
-def find_inputs(urls: Sequence[str], sensor: str, sensor_from: Literal["all", "file", "folder"]) -> list[Any]:
-    """One element for each sensor of the captures, and of each queue.
+def find_inputs(
+    urls: Sequence[str], sensor: str, sensor_from: Literal["all", "file", "folder"], merge_sensors: bool
+) -> list[Any]:
+    """One element for each sensor of the captures, and of each queue; captures of merged sensors are one.
 
     Raises:
         InputError: An input does not exist, or holds nothing that could be read.
     """
     files = [url for url in urls if not is_queue(url)]
     found: list[Any] = captures.sensor_inputs(files, sensor, sensor_from) if files else []
+    if merge_sensors and found:
+        found = [SensorInput(MERGED, tuple(path for one in found for path in one.files))]
     for url in urls:
         if is_queue(url):
             found += read_queue.queue_inputs(url)

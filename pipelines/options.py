@@ -15,8 +15,8 @@ from transforms.records import InputError
 T = TypeVar("T", bound=PipelineOptions)
 
 _AND_BEAMS = """\
-Beam's own options are understood, too, such as --setup_file and those of each runner:
-https://beam.apache.org/documentation/runners/capability-matrix/
+Beam's own options are understood, too, such as --runner (default DirectRunner:
+this machine) and --setup_file: https://beam.apache.org/documentation/
 """
 
 
@@ -150,7 +150,7 @@ def parse_options(arguments: Sequence[str]) -> PipelineOptions:
     """
     parser = OneLineParser(
         prog="python -m pipelines.flows",
-        usage="%(prog)s [--runner=DirectRunner] [--input URL] [--output URL] [option ...]",
+        usage="%(prog)s [--input URL] [--output URL] [option ...]",
         description="Captures in, flows with features out.",
         epilog=_AND_BEAMS,
         formatter_class=lambda prog: RawDescriptionHelpFormatter(prog, max_help_position=30),

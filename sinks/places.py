@@ -14,6 +14,8 @@ from transforms.records import InputError
 _ADVICE = {
     errno.ENOSPC: "free room or choose another --output",
     errno.EDQUOT: "free room or choose another --output",
+    errno.EFBIG: "raise the limit on file sizes (ulimit -f) or choose another --output",
+    errno.EIO: "check the disk or choose another --output",
     errno.EACCES: "make it writable or choose another --output",
     errno.EPERM: "make it writable or choose another --output",
     errno.EROFS: "make it writable or choose another --output",

@@ -42,10 +42,10 @@ def test_start_is_the_time_of_the_first_packets(tmp_path, start, seconds):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        (["--packets", "0"], "generate: --packets=0: must be at least 1\n"),
-        (["--start", "tomorrow"], "generate: --start=tomorrow: not a time such as 2026-01-05T08:00:00Z\n"),
-        (["--start", "1969-12-31"], "generate: --start: must be a time from 1970 to 2037\n"),
-        (["--profile", "home"], f"generate: --profile=home: no such profile; there are {', '.join(PROFILES)}\n"),
+        (["--packets", "0"], "flowbeam: --packets=0: must be at least 1\n"),
+        (["--start", "tomorrow"], "flowbeam: --start=tomorrow: not a time such as 2026-01-05T08:00:00Z\n"),
+        (["--start", "1969-12-31"], "flowbeam: --start: must be a time from 1970 to 2037\n"),
+        (["--profile", "home"], f"flowbeam: --profile=home: no such profile; there are {', '.join(PROFILES)}\n"),
     ],
 )
 def test_a_wrong_setting_is_one_line_and_status_2(tmp_path, capsys, wrong, message):
