@@ -38,9 +38,9 @@ check-all: $(TOOLS)  ## compares with other tools over all real captures, and ru
 	@echo "== check-all: every real capture (FLOWBEAM_CORPUS, or ../shared/data) and the slow tests"
 	FLOWBEAM_CHECK_ALL=1 $(IN_VENV) -m pytest --numprocesses=$(TEST_PROCESSES) -m "corpus or slow"
 
-bench: $(TOOLS)  ## measures speed and memory
-	@echo "== bench: speed and memory, printed as a table"
-	$(IN_VENV) -m benchmarks
+bench: $(TOOLS)  ## measures speed and memory, beside other tools
+	@echo "== bench: speed and memory, beside the other tools that are installed"
+	$(IN_VENV) benchmarks/against_other_tools.py
 
 docs: $(TOOLS)  ## writes the generated parts of docs/ and README.md
 	@echo "== docs: docs/reference.md, and what README.md shows of options and of the demo"
