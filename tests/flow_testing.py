@@ -117,7 +117,7 @@ def fold_flows(
     columns = {}
     for field, (name, values) in zip(family.FIELDS, family.features(states, rows), strict=True):
         assert name == field.name
-        columns[name] = arrow(values, field.type).to_pylist()
+        columns[name] = [None] * len(flows) if values is None else arrow(values, field.type).to_pylist()
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 

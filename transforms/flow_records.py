@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 
 from transforms import fields
 from transforms.addresses import address_texts, mac_texts
+from transforms.arrow_columns import column, constant, is_constant
 from transforms.features.flow_state import FLOW
 from transforms.features.registry import field_of
 from transforms.gather import RECORD
@@ -47,6 +48,7 @@ class FlowColumns:
         self.schema = described.with_metadata({"features": ",".join(sets)})
         self.families = tuple(families)
         self._families = [family for family in families if any(field.name in features for field in family.FIELDS)]
+        self._types = {field.name: field.type for field in self.schema}
         self._seed = community_id_seed
 
     def needs(self, family: ModuleType) -> bool:
@@ -55,25 +57,19 @@ class FlowColumns:
 
     def batch(self, finished: Finished, sensor: str) -> pa.RecordBatch:
         """The finished flows of `sensor` as a record batch."""
-        columns = dict(_common(finished, sensor, self._seed))
+        n = len(finished.records)
+        columns = {  # converted one by one, so that memory which is not kept serves the next ones
+            name: column(values, self._types[name], n)
+            for name, values in self._values(finished, sensor)
+            if name in self._types
+        }
+        return pa.RecordBatch.from_arrays([columns[name] for name in self._types], schema=self.schema)
+
+    def _values(self, finished: Finished, sensor: str) -> Iterator[tuple[str, Any]]:
+        yield from _common(finished, sensor, self._seed)
         for family in self._families:
             states = None if family.STATE is None else finished.states[field_of(family)]
-            columns.update(family.features(states, finished.flows))
-        return pa.RecordBatch.from_arrays(
-            [_as_arrow(columns[field.name], field.type) for field in self.schema], schema=self.schema
-        )
-
-
-def _as_arrow(values: Any, type_: pa.DataType) -> pa.Array:
-    if isinstance(values, pa.Array):
-        return values if values.type == type_ else values.cast(type_)
-    if isinstance(values, np.ma.MaskedArray):
-        return pa.array(values.data, type_, mask=np.ma.getmaskarray(values))
-    return pa.array(values, type_)
-
-
-def _constant(text: str | None, n: int) -> pa.Array:
-    return pa.repeat(pa.scalar(text, pa.string()), n)
+            yield from family.features(states, finished.flows)
 
 
 def _common(finished: Finished, sensor: str, seed: int) -> Iterator[tuple[str, Any]]:
@@ -82,11 +78,12 @@ def _common(finished: Finished, sensor: str, seed: int) -> Iterator[tuple[str, A
     keys = np.ascontiguousarray(records["key"])
     yield "flow_id", pa.Array.from_buffers(pa.binary(16), n, [None, pa.py_buffer(flow_ids(keys, sensor))])
     yield "flow_part", keys["flow_part"]
-    yield "record_kind", _constant("interim" if finished.interim else "final", n)
+    yield "record_kind", constant("interim" if finished.interim else "final", n)
     yield "record_number", records["record_number"]
-    yield "sensor", _constant(sensor, n)
-    yield "src_mac", mac_texts(np.ascontiguousarray(records["src_mac"]))
-    yield "dst_mac", mac_texts(np.ascontiguousarray(records["dst_mac"]))
+    yield "sensor", constant(sensor, n)
+    for end in ("src", "dst"):
+        macs = np.ascontiguousarray(records[f"{end}_mac"])
+        yield f"{end}_mac", constant(mac_texts(macs[:1])[0].as_py(), n) if is_constant(macs) else mac_texts(macs)
     yield "ip_version", keys["ip_version"]
     for side in ("src", "dst"):
         hi, lo = np.ascontiguousarray(keys[f"{side}_hi"]), np.ascontiguousarray(keys[f"{side}_lo"])
@@ -112,7 +109,7 @@ def _tunnels(records: np.ndarray) -> Iterator[tuple[str, Any]]:
     kinds = records["tunnel"]
     if not kinds.any():
         for name in ("tunnel", "outer_src_ip", "outer_dst_ip"):
-            yield name, _constant(None, len(records))
+            yield name, None
         return
     names = pa.array([None, *TUNNEL_NAMES[1:]], pa.string())
     yield "tunnel", names.take(pa.array(kinds))

@@ -84,11 +84,14 @@ def update(state, flow, packet, forward):
         _part(state.by_second, flow.first_ns, flow.last_ns, packet.time_ns)
 
 
-def features(states: np.ndarray, flows: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+def features(states: np.ndarray, flows: np.ndarray) -> Iterator[tuple[str, np.ndarray | None]]:
     """The columns of finished flows; the period that the last packet ends counts like the others."""
     first_ns, last_ns = flows["first_ns"].copy(), flows["last_ns"].copy()
     for periods, infix in ((states["by_timeout"], ""), (states["by_second"], "_1s")):
         idle_count, idle_total = periods["idle_count"].astype(np.int64), periods["idle_total_ns"].copy()
+        if not idle_count.any():
+            yield from _without_gaps(infix, idle_count, (last_ns - first_ns) / 1e3)
+            continue
         active_count, active_total = idle_count + 1, last_ns - first_ns - idle_total
         last_period = last_ns - np.where(idle_count == 0, first_ns, periods["since_ns"])
         active = spread.added(periods["active"], last_period, active_count, active_total)
@@ -106,3 +109,14 @@ def features(states: np.ndarray, flows: np.ndarray) -> Iterator[tuple[str, np.nd
     for name, side in sides(flows):
         for total in ("packets", "payload_octets", "ip_octets"):
             yield f"{name}_subflow_{total}", side[total] / subflows
+
+
+def _without_gaps(infix: str, zeros: np.ndarray, duration_us: np.ndarray) -> Iterator[tuple[str, np.ndarray | None]]:
+    """The columns of flows that were active from their first packet to the last."""
+    for column in ("min", "max", "mean"):
+        yield f"active{infix}_{column}_us", duration_us
+    yield f"active{infix}_std_us", zeros
+    yield f"active{infix}_count", zeros + 1
+    for column in ("min", "max", "mean", "std"):
+        yield f"idle{infix}_{column}_us", None
+    yield f"idle{infix}_count", zeros

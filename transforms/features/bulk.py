@@ -69,11 +69,15 @@ def update(state, flow, packet, forward):
     run.last_ns = packet.time_ns
 
 
-def features(states: np.ndarray, flows: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+def features(states: np.ndarray, flows: np.ndarray) -> Iterator[tuple[str, np.ndarray | None]]:
     """The columns of finished flows; null without a bulk, and for the speed of bulks that took no time."""
     for name in ("fwd", "rev"):
         bulks = states[name]
-        count, octets, duration_ns = bulks["count"], bulks["octets"], bulks["duration_ns"]
+        count, octets, duration_ns = (np.ascontiguousarray(bulks[key]) for key in ("count", "octets", "duration_ns"))
+        if not count.any():
+            yield f"{name}_bulk_count", count
+            yield from ((f"{name}_bulk_{column}", None) for column in ("octets_mean", "packets_mean", "octets_per_s"))
+            continue
         none, n = count == 0, np.maximum(count, 1)
         instant = duration_ns == 0
         yield f"{name}_bulk_count", count

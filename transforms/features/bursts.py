@@ -100,23 +100,26 @@ def features(states: np.ndarray, flows: np.ndarray) -> Iterator[tuple[str, np.nd
     for side in ("fwd", "rev"):
         count = states[side]["count"] + (states[side]["open_packets"] >= MIN_PACKETS)
         yield f"{side}_burst_count", count
-        kept = np.minimum(count, KEPT)
-        rows = np.flatnonzero(kept)
-        bursts = _finished(states[side][rows], flows["first_ns"][rows])
+        begin = sequences.offsets(np.minimum(count, KEPT))
+        bursts = _finished(states[side], flows["first_ns"], begin)
         for name, (kind, _, _) in _LISTS.items():
-            yield f"{side}_burst_{name}", sequences.lists(bursts[name], kept, kind, rows)
+            yield f"{side}_burst_{name}", sequences.lists(bursts[name], begin, kind)
 
 
-def _finished(sides: np.ndarray, flow_start_ns: np.ndarray) -> dict[str, np.ndarray]:
-    """The bursts of each row, the open run among them if it is a burst for which there is room."""
-    bursts = {"packets": sides["packets"].astype(np.int64)}
+def _finished(sides: np.ndarray, flow_start_ns: np.ndarray, begin: np.ndarray) -> dict[str, np.ndarray]:
+    """The bursts one flow behind the other, the open run the flow's last if it is a burst for which there is room."""
+    if begin[-1] == 0:
+        return dict.fromkeys(_LISTS, np.empty(0, np.int64))
+    count = np.minimum(sides["count"], KEPT)
+    bursts = {"packets": sequences.beginnings(sides["packets"], count, begin).astype(np.int64)}
     for name in ("octets", "start_us", "duration_us"):
-        bursts[name] = sequences.joined(sides[f"{name}_low"], sides[f"{name}_high"])
-    ended = np.flatnonzero((sides["open_packets"] >= MIN_PACKETS) & (sides["count"] < KEPT))
-    last = (ended, sides["count"][ended])
-    open_runs = sides[ended]
-    bursts["packets"][last] = open_runs["open_packets"]
-    bursts["octets"][last] = open_runs["open_octets"]
-    bursts["start_us"][last] = (open_runs["open_start_ns"] - flow_start_ns[ended]) // 1000
-    bursts["duration_us"][last] = (open_runs["open_last_ns"] - open_runs["open_start_ns"]) // 1000
+        low, high = (sequences.beginnings(sides[f"{name}_{half}"], count, begin) for half in ("low", "high"))
+        bursts[name] = sequences.joined(low, high)
+    ended = np.flatnonzero(np.diff(begin) > count)
+    last = begin[ended + 1] - 1
+    start_ns, last_ns = (sides[f"open_{name}_ns"][ended] for name in ("start", "last"))
+    bursts["packets"][last] = sides["open_packets"][ended]
+    bursts["octets"][last] = sides["open_octets"][ended]
+    bursts["start_us"][last] = (start_ns - flow_start_ns[ended]) // 1000
+    bursts["duration_us"][last] = (last_ns - start_ns) // 1000
     return bursts

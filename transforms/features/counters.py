@@ -54,12 +54,17 @@ def update(state, flow, packet, forward):
         state.rev = min(state.rev, packet.header_octets)
 
 
-def features(states: np.ndarray, flows: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+def features(states: np.ndarray, flows: np.ndarray) -> Iterator[tuple[str, np.ndarray | None]]:
     """The columns of finished flows; null for the times of a side that sent nothing."""
     for name, side in sides(flows):
         for column in ("header_octets", "ip_header_octets", "payload_packets"):
             yield f"{name}_{column}", side[column]
         none = side["packets"] == 0
+        if none.all():
+            yield from (
+                (f"{name}_{column}", None) for column in ("start_ns", "end_ns", "duration_us", "header_octets_min")
+            )
+            continue
         yield f"{name}_start_ns", np.ma.MaskedArray(side["first_ns"], none)
         yield f"{name}_end_ns", np.ma.MaskedArray(side["last_ns"], none)
         yield f"{name}_duration_us", np.ma.MaskedArray((side["last_ns"] - side["first_ns"]) / 1e3, none)

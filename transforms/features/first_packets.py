@@ -64,15 +64,18 @@ def update(state, flow, packet, forward):
 def features(states: np.ndarray, flows: np.ndarray) -> Iterator[tuple[str, pa.ListArray]]:
     """Lists as long as the flow, 20 or 8 at most."""
     packets = np.minimum(flows["packets"], PACKETS)
-    yield "splt_direction", sequences.lists(_signs(states["forward"], PACKETS), packets, pa.int8())
+    begin = sequences.offsets(packets)
+    yield "splt_direction", sequences.lists(_signs(states["forward"], packets, begin), begin, pa.int8())
     for name in ("ip_octets", "frame_octets"):
-        lengths = np.minimum(states[name], np.iinfo(np.int32).max)
-        yield f"splt_{name}", sequences.lists(lengths.astype(np.int32), packets, pa.int32())
-    gaps_us = sequences.joined(states["gap_us_low"], states["gap_us_high"])
-    yield "splt_iat_us", sequences.lists(gaps_us, packets, pa.int64())
+        lengths = sequences.beginnings(states[name], packets, begin)
+        np.minimum(lengths, np.iinfo(np.int32).max, out=lengths)
+        yield f"splt_{name}", sequences.lists(lengths.view(np.int32), begin, pa.int32())
+    low, high = (sequences.beginnings(states[f"gap_us_{half}"], packets, begin) for half in ("low", "high"))
+    yield "splt_iat_us", sequences.lists(sequences.joined(low, high), begin, pa.int64())
     with_payload = np.minimum(_payload_packets(flows), PAYLOAD_PACKETS)
-    directions = _signs(states["payload_forward"], PAYLOAD_PACKETS)
-    yield "first_payload_directions", sequences.lists(directions, with_payload, pa.int8())
+    begin = sequences.offsets(with_payload)
+    directions = _signs(states["payload_forward"], with_payload, begin)
+    yield "first_payload_directions", sequences.lists(directions, begin, pa.int8())
 
 
 def _payload_packets(flows: np.ndarray) -> np.ndarray:
@@ -80,9 +83,11 @@ def _payload_packets(flows: np.ndarray) -> np.ndarray:
     return count
 
 
-def _signs(bits: np.ndarray, count: int) -> np.ndarray:
-    """1 where a bit is set and -1 where not, for the lowest `count` bits of each number."""
-    octets = np.ascontiguousarray(bits).view(np.uint8).reshape(len(bits), -1)
-    forward = np.unpackbits(octets, axis=1, count=count, bitorder="little").view(np.int8)
-    signs: np.ndarray = forward * np.int8(2) - np.int8(1)
+def _signs(bits: np.ndarray, counts: np.ndarray, begin: np.ndarray) -> np.ndarray:
+    """1 where a bit is set and -1 where not, for the lowest `counts` bits of each number, one list behind the other."""
+    octets = np.ascontiguousarray(bits).view(np.uint8)
+    matrix = np.unpackbits(octets, bitorder="little").view(np.int8).reshape(len(bits), -1)
+    signs = sequences.beginnings(matrix, counts, begin)
+    signs *= 2
+    signs -= 1
     return signs

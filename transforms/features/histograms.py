@@ -59,8 +59,9 @@ def update(state, flow, packet, forward):
 
 def features(states: np.ndarray, flows: np.ndarray) -> Iterator[tuple[str, pa.ListArray]]:
     """Eight counts for each histogram, zeros where nothing was sent."""
-    eight = np.full(len(states), BINS)
+    begin = np.arange(0, BINS * len(states) + 1, BINS, dtype=np.int32)
+    zeros = sequences.lists(np.zeros(BINS * len(states), np.int32), begin, pa.int32())
     for side in ("fwd", "rev"):
         for name in _WHAT:
-            bins = states[side][name].astype(np.int32)
-            yield f"{side}_{name}_histogram", sequences.lists(bins, eight, pa.int32())
+            bins = np.ascontiguousarray(states[side][name]).view(np.int32).ravel()  # `FULL` at most
+            yield f"{side}_{name}_histogram", sequences.lists(bins, begin, pa.int32()) if bins.any() else zeros

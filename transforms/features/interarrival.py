@@ -43,6 +43,7 @@ def _fields() -> Iterator[Field]:
 
 
 FIELDS = tuple(_fields())
+COLUMNS = ("iat_min", "iat_max", "iat_mean", "iat_std", "iat_total", "jitter")
 
 
 @kernel
@@ -65,11 +66,14 @@ def update(state, flow, packet, forward):
         _add(gaps, packet.time_ns - side.last_ns, side.packets, packet.time_ns - side.first_ns)
 
 
-def features(states: np.ndarray, flows: np.ndarray) -> Iterator[tuple[str, np.ma.MaskedArray]]:
+def features(states: np.ndarray, flows: np.ndarray) -> Iterator[tuple[str, np.ma.MaskedArray | None]]:
     """The columns of finished flows, µs; null where there are fewer than two packets."""
     for name, totals in (*sides(flows), ("flow", flows)):
         gaps = states[name]
         count = np.maximum(totals["packets"] - 1, 0)
+        if not count.any():
+            yield from ((f"{name}_{column}_us", None) for column in COLUMNS)
+            continue
         total = totals["last_ns"] - totals["first_ns"]
         statistics = spread.columns_us(gaps["spread"], count, total)
         for column, values in zip(("min", "max", "mean", "std"), statistics, strict=True):

@@ -36,6 +36,7 @@ def _fields() -> Iterator[Field]:
 
 
 FIELDS = tuple(_fields())
+COLUMNS = ("min", "max", "mean", "std", "variance")
 
 
 def initial(settings: Any) -> np.ndarray:
@@ -63,19 +64,26 @@ def update(state, flow, packet, forward):
     _add(side.frame_octets, packet.frame_octets)
 
 
-def features(states: np.ndarray, flows: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+def features(states: np.ndarray, flows: np.ndarray) -> Iterator[tuple[str, np.ndarray | None]]:
     """The columns of finished flows; null for a side without packets."""
     (_, fwd), (_, rev) = sides(flows)
+    columns = {}
     for name, side in sides(flows):
         count = side["packets"].copy()
         none = count == 0
         for length in SIDE.names or ():
-            for column, values in _columns(count, side[length].copy(), states[name][length]):
+            if none.all():
+                yield from ((f"{name}_{length}_{column}", None) for column in COLUMNS)
+                continue
+            columns[name, length] = _columns(count, side[length].copy(), states[name][length])
+            for column, values in zip(COLUMNS, columns[name, length], strict=True):
                 yield f"{name}_{length}_{column}", np.ma.MaskedArray(values, none)
     count = fwd["packets"] + rev["packets"]
     for length in SIDE.names or ():
-        both = _merged(states["fwd"][length], states["rev"][length])
-        for column, values in _columns(count, fwd[length] + rev[length], both):
+        if ("rev", length) in columns:
+            both = _merged(states["fwd"][length], states["rev"][length])
+            columns["fwd", length] = _columns(count, fwd[length] + rev[length], both)
+        for column, values in zip(COLUMNS, columns["fwd", length], strict=True):
             yield f"flow_{length}_{column}", values
 
 
@@ -87,8 +95,8 @@ def _merged(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     return both
 
 
-def _columns(count: np.ndarray, total: np.ndarray, lengths: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
-    """Statistics of `count` lengths that sum up to `total`; sample variance, 0 for fewer than two.
+def _columns(count: np.ndarray, total: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, ...]:
+    """`COLUMNS` of `count` lengths that sum up to `total`; sample variance, 0 for fewer than two.
 
     Squares are first taken about the whole number nearest to the mean. That is exact modulo 2⁶⁴, so it matters neither
     that a sum of squares overflowed nor that large squares cancel; the little that is left is a float's work.
@@ -99,8 +107,4 @@ def _columns(count: np.ndarray, total: np.ndarray, lengths: np.ndarray) -> Itera
     rest = total - near * count
     about_near = lengths["squares"] - near * (total + rest)
     variance = (about_near - rest * (rest / n)) / np.maximum(n - 1, 1)
-    yield "min", lengths["min"]
-    yield "max", lengths["max"]
-    yield "mean", mean
-    yield "std", np.sqrt(variance)
-    yield "variance", variance
+    return lengths["min"], lengths["max"], mean, np.sqrt(variance), variance

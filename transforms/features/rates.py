@@ -31,15 +31,16 @@ def _fields() -> Iterator[Field]:
 FIELDS = tuple(_fields())
 
 
-def features(states: None, flows: np.ndarray) -> Iterator[tuple[str, np.ma.MaskedArray]]:
+def features(states: None, flows: np.ndarray) -> Iterator[tuple[str, np.ma.MaskedArray | None]]:
     """The columns of finished flows; null where the divisor is 0."""
     duration_ns = flows["last_ns"] - flows["first_ns"]
     instant = duration_ns == 0
+    known = not instant.all()
     seconds = np.where(instant, 1, duration_ns) / 1e9
     (_, fwd), (_, rev) = sides(flows)
     for name in ("fwd", "rev", "flow"):
         for total in ("packets", "payload_octets", "ip_octets"):
             amount = fwd[total] + rev[total] if name == "flow" else flows[name][total]
-            yield f"{name}_{total}_per_s", np.ma.MaskedArray(amount / seconds, instant)
+            yield f"{name}_{total}_per_s", np.ma.MaskedArray(amount / seconds, instant) if known else None
     up = fwd["packets"]
     yield "down_up_ratio", np.ma.MaskedArray(rev["packets"] / np.maximum(up, 1), up == 0)

@@ -8,6 +8,9 @@ than a flow may last) need more than 32 bits. They are kept in 48, as a `u4` and
 import numpy as np
 import pyarrow as pa
 
+from transforms.kernel import kernel
+from transforms.octets import copy_octets
+
 LARGEST = (1 << 48) - 1
 LOW = (1 << 32) - 1
 
@@ -18,18 +21,37 @@ def joined(low: np.ndarray, high: np.ndarray) -> np.ndarray:
     return values
 
 
-def lists(
-    values: np.ndarray, counts: np.ndarray, kind: pa.DataType, rows: np.ndarray | slice = slice(None)
-) -> pa.ListArray:
-    """The beginnings of the rows of a matrix as a list column.
+def offsets(counts: np.ndarray) -> np.ndarray:
+    """Where each list begins, and the last one ends, if they have these lengths and stand one behind the other."""
+    ends = np.zeros(len(counts) + 1, np.int32)
+    np.cumsum(counts, out=ends[1:])
+    return ends
+
+
+def beginnings(values: np.ndarray, counts: np.ndarray, begin: np.ndarray) -> np.ndarray:
+    """The first `counts[row]` values of each row of a matrix, written behind `begin[row]`.
 
     Args:
-        values: Matrix with a row for each of `rows`.
-        counts: Length of each list of the column.
-        kind: Type of the items.
-        rows: Rows of the column that have a row in `values`; all others must have count 0.
+        values: Matrix whose rows are contiguous, such as an array field of records.
+        counts: How many of each row, `int64[n]`.
+        begin: `offsets` of the lists; what is not written of them is undefined.
     """
-    used = np.arange(values.shape[1]) < counts[rows, None]
-    offsets = np.zeros(len(counts) + 1, np.int32)
-    np.cumsum(counts, out=offsets[1:])
-    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values[used], kind))
+    lists_of = np.empty(begin[-1], values.dtype)
+    octets = values.itemsize * values.shape[1]
+    if len(lists_of):
+        stride = values.strides[0]
+        flat = np.lib.stride_tricks.as_strided(values[0].view(np.uint8), (stride * (len(values) - 1) + octets,), (1,))
+        _copy_beginnings(flat, stride, values.itemsize, counts, begin, lists_of.view(np.uint8))
+    return lists_of
+
+
+@kernel
+def _copy_beginnings(rows, stride, item, counts, begin, target):
+    for row in range(len(counts)):
+        if counts[row]:
+            copy_octets(target, np.int64(begin[row]) * item, rows, row * stride, counts[row] * item)
+
+
+def lists(values: np.ndarray, begin: np.ndarray, kind: pa.DataType) -> pa.ListArray:
+    """A list column of items that stand one list behind the other; `begin` as `offsets` has it."""
+    return pa.ListArray.from_arrays(pa.array(begin), pa.array(values, kind))

@@ -66,27 +66,37 @@ def features(states: np.ndarray, flows: np.ndarray) -> Iterator[tuple[str, np.nd
     both = sent + received
     yield "producer_consumer_ratio", np.ma.MaskedArray((sent - received) / np.maximum(both, 1), both == 0)
     for side in ("fwd", "rev"):
-        bits = states[side]["payload_entropy"].astype(np.float64)
+        bits = np.ascontiguousarray(states[side]["payload_entropy"])
         yield f"{side}_payload_entropy", np.ma.MaskedArray(bits, (states[side]["entropy_known"] == 0) | np.isnan(bits))
     yield "small_packets", states["small"]
     yield "large_packets", states["large"]
     yield "dscp", states["dscp"]
     for side in ("fwd", "rev"):
-        octets = np.ascontiguousarray(states[side]["ttls"])
-        distinct = np.bitwise_count(octets).sum(axis=1, dtype=np.int64)
+        ttls = np.ascontiguousarray(states[side]["ttls"])
+        lowest, highest, distinct = _bits(ttls)
         none = distinct == 0
-        rows = np.arange(len(octets))
-        first = (octets != 0).argmax(axis=1)
-        last = 31 - np.ascontiguousarray(octets[:, ::-1] != 0).argmax(axis=1)
-        lowest = first * 8 + LOWEST_BIT[octets[rows, first]]
-        highest = last * 8 + HIGHEST_BIT[octets[rows, last]]
-        yield f"{side}_ttl_min", np.ma.MaskedArray(lowest.astype(np.uint8), none)
-        yield f"{side}_ttl_max", np.ma.MaskedArray(highest.astype(np.uint8), none)
+        yield f"{side}_ttl_min", np.ma.MaskedArray(lowest, none)
+        yield f"{side}_ttl_max", np.ma.MaskedArray(highest, none)
         yield f"{side}_ttl_distinct", distinct
 
 
-LOWEST_BIT = np.array([max((octet & -octet).bit_length() - 1, 0) for octet in range(256)])
-HIGHEST_BIT = np.array([max(octet.bit_length() - 1, 0) for octet in range(256)])
+def _bits(octets: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The lowest bit that is set in each row of 32 octets, the highest one, and how many there are."""
+    lowest, distinct = np.zeros(len(octets), np.uint8), np.zeros(len(octets), np.int64)
+    words = np.ascontiguousarray(octets.view("<u8").T)
+    for index in reversed(range(len(words))):
+        word = words[index]
+        if word.any():
+            below = np.bitwise_count(~word & (word - np.uint64(1)))  # zeros below the lowest one
+            lowest = np.where(word == 0, lowest, below + np.uint8(64 * index))
+            distinct += np.bitwise_count(word)
+    highest = lowest.copy()
+    several = np.flatnonzero(distinct > 1)
+    if len(several):
+        bits = np.unpackbits(octets[several, ::-1], axis=1)
+        highest[several] = 255 - bits.argmax(axis=1)
+    return lowest, highest, distinct
+
 
 COUNT_LOG2 = np.array([count * math.log2(count) if count else 0.0 for count in range(2049)])
 """c × log₂ c of the counts that a prefix of up to 2,048 octets can have."""

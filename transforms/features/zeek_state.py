@@ -17,6 +17,7 @@ from itertools import product
 import numpy as np
 import pyarrow as pa
 
+from transforms.features import sequences
 from transforms.kernel import kernel
 from transforms.records import ACK, FIN, RST, SYN, TCP, UDP
 
@@ -163,12 +164,23 @@ def _is_power_of_ten(count):
 
 def conn_state(connections: np.ndarray, flows: np.ndarray) -> pa.Array:
     """Zeek's word for each flow: TCP by the end points' states, UDP by who sent anything, all else OTH."""
-    tcp, udp = flows["protocol"] == TCP, flows["protocol"] == UDP
-    sent, answered = flows["fwd"]["packets"] > 0, flows["rev"]["packets"] > 0
-    orig, resp = connections["orig"]["state"], connections["resp"]["state"]
-    orig, resp = (np.minimum(state, RESET) for state in (orig, resp))
-    no_orig, no_resp = ((state == INACTIVE) | (state == PARTIAL) for state in (orig, resp))
+    orig, resp = (np.minimum(connections[side]["state"], RESET) for side in ("orig", "resp"))
+    sent, answered = (flows[side]["packets"] > 0 for side in ("fwd", "rev"))
     no_payload = flows["fwd"]["payload_octets"] + flows["rev"]["payload_octets"] == 0
+    protocol = flows["protocol"]
+    no_resp = (resp == INACTIVE) | (resp == PARTIAL)
+    reset_after_syn = _reset_after_syn(connections["history"], (orig == RESET) & no_resp)
+    code = orig.astype(np.uint16) << 9 | resp.astype(np.uint16) << 6
+    for bit, holds in enumerate((protocol == TCP, protocol == UDP, sent, answered, no_payload, reset_after_syn)):
+        code |= holds.astype(np.uint16) << bit
+    return pa.DictionaryArray.from_arrays(_WORD_OF[code], _WORDS).cast(pa.string())
+
+
+def _word_of(code: np.ndarray) -> np.ndarray:
+    """Which of `_WORDS` a connection has, Zeek's `conn_state`; by states and conditions packed as in `conn_state`."""
+    orig, resp = code >> 9, code >> 6 & 7
+    tcp, udp, sent, answered, no_payload, reset_after_syn = (code >> bit & 1 == 1 for bit in range(6))
+    no_orig, no_resp = ((state == INACTIVE) | (state == PARTIAL) for state in (orig, resp))
     rejected = (orig == SYN_SENT) | (orig == SYN_ACK_SENT) | (orig == RESET) & no_payload
     cases = (
         (udp & sent & answered, "SF"),
@@ -178,7 +190,7 @@ def conn_state(connections: np.ndarray, flows: np.ndarray) -> pa.Array:
         ((resp == RESET) & rejected, "REJ"),
         ((resp == RESET) & no_orig, "RSTRH"),
         (resp == RESET, "RSTR"),
-        (_reset_after_syn(connections["history"], (orig == RESET) & no_resp), "RSTOS0"),
+        (reset_after_syn, "RSTOS0"),
         ((orig == RESET) & no_resp, "OTH"),
         (orig == RESET, "RSTO"),
         ((orig == CLOSED) & (resp == CLOSED), "SF"),
@@ -188,10 +200,12 @@ def conn_state(connections: np.ndarray, flows: np.ndarray) -> pa.Array:
         (resp == CLOSED, "S3"),
         ((orig == SYN_SENT) & (resp == INACTIVE), "S0"),
         ((orig == ESTABLISHED) & (resp == ESTABLISHED), "S1"),
-        (np.full(len(flows), True), "OTH"),
     )
-    first = np.argmax([holds for holds, _ in cases], axis=0).astype(np.int8)
-    return pa.DictionaryArray.from_arrays(first, [word for _, word in cases]).cast(pa.string())
+    return np.select([holds for holds, _ in cases], [_WORDS.index(word) for _, word in cases], _WORDS.index("OTH"))
+
+
+_WORDS = ("OTH", "S0", "S1", "S2", "S3", "SF", "SH", "SHR", "REJ", "RSTO", "RSTR", "RSTOS0", "RSTRH")
+_WORD_OF = _word_of(np.arange(1 << 12)).astype(np.int8)
 
 
 def _reset_after_syn(letters: np.ndarray, candidates: np.ndarray) -> np.ndarray:
@@ -206,22 +220,22 @@ def _reset_after_syn(letters: np.ndarray, candidates: np.ndarray) -> np.ndarray:
 
 def history(connections: np.ndarray, flows: np.ndarray) -> pa.Array:
     """The letters of each TCP flow; D and d of UDP in the order of their first packets; null where there are none."""
-    letters, counts = connections["history"].copy(), connections["letters"].astype(np.int32)
-    sides_seen = (flows["fwd"]["packets"] > 0).astype(np.int32) + (flows["rev"]["packets"] > 0)
-    udp = flows["protocol"] == UDP
-    counts[udp] = sides_seen[udp]
-    reverse_first = (flows["fwd"]["packets"] == 0) | (flows["rev"]["first_ns"] < flows["fwd"]["first_ns"])
-    reverse_first &= flows["rev"]["packets"] > 0
-    letters[udp, 0] = np.where(reverse_first, LETTER_D + TO_LOWER, LETTER_D)[udp]
-    letters[udp, 1] = np.where(reverse_first, LETTER_D, LETTER_D + TO_LOWER)[udp]
+    letters, counts = connections["history"], connections["letters"].astype(np.int64)
+    udp = np.flatnonzero(flows["protocol"] == UDP)
+    if len(udp):
+        letters = letters.copy()
+        fwd, rev = flows["fwd"][udp], flows["rev"][udp]
+        sent, answered = fwd["packets"] > 0, rev["packets"] > 0
+        counts[udp] = sent.astype(np.int64) + answered
+        reverse_first = answered & (~sent | (rev["first_ns"] < fwd["first_ns"]))
+        letters[udp, 0] = np.where(reverse_first, LETTER_D + TO_LOWER, LETTER_D)
+        letters[udp, 1] = np.where(reverse_first, LETTER_D, LETTER_D + TO_LOWER)
     return _words(letters, counts)
 
 
 def _words(letters: np.ndarray, counts: np.ndarray) -> pa.Array:
     """The first `counts[row]` of each row of ASCII `letters` as a string column; null for none."""
-    used = np.arange(letters.shape[1]) < counts[:, None]
-    offsets = np.zeros(len(counts) + 1, np.int32)
-    np.cumsum(counts, out=offsets[1:])
+    begin = sequences.offsets(counts)
     validity = np.packbits(counts > 0, bitorder="little")
-    buffers = [pa.py_buffer(validity), pa.py_buffer(offsets), pa.py_buffer(letters[used])]
-    return pa.Array.from_buffers(pa.string(), len(counts), buffers)
+    used = sequences.beginnings(letters, counts, begin)
+    return pa.Array.from_buffers(pa.string(), len(counts), [pa.py_buffer(part) for part in (validity, begin, used)])
