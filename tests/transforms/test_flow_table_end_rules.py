@@ -69,6 +69,17 @@ def test_part_is_known_at_its_active_timeout_whether_or_not_more_comes():
     assert rows_of(table.finish(START_NS + 99 * S)) == []
 
 
+def test_flow_that_goes_idle_between_parts_puts_out_nothing_more():
+    """Its last part is out already: time alone, and then the end, give no empty part."""
+    table = table_of(Rules(idle_timeout_s=50, active_timeout_s=20))
+    table.add(batch(packets([0, 9], protocol=UDP)))
+    assert ends(rows_of(table.advance(START_NS + 30 * S))) == [(2, 2)]
+    assert table.open_flows == 1
+    assert rows_of(table.advance(START_NS + 59 * S)) == []
+    assert table.open_flows == 0
+    assert rows_of(table.finish(START_NS + 59 * S)) == []
+
+
 def test_next_part_keeps_direction_tcp_state_and_first_time():
     """The responder's packet begins part 1: still reverse; the connection then closes by FINs of both parts."""
     rows = connection([0, 1, 2, 9, 18, 21, 22], [*OPEN, CLOSE[0], (True, ACK, 101, 500, 0), *CLOSE[1:]])

@@ -48,7 +48,12 @@ def rules(draw: st.DrawFn, **fixed: Any) -> Rules:
         end_rules=chosen,
         icmp_key=draw(st.sampled_from(("type", "type", "none"))),
         ignore_vni=draw(st.booleans()),
-        **{**TIMEOUTS, "tcp_linger_s": draw(st.sampled_from((5, 5, 0))), **fixed},
+        **{
+            **TIMEOUTS,
+            "tcp_linger_s": draw(st.sampled_from((5, 5, 0))),
+            "active_timeout_s": draw(st.sampled_from((25, 7, 2))),
+            **fixed,
+        },
     )
 
 
