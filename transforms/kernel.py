@@ -5,6 +5,7 @@ module's compiled code is named by a hash of its source and of all our modules t
 edited kernel is never met by stale machine code.
 """
 
+import fcntl
 import hashlib
 import os
 import re
@@ -72,6 +73,20 @@ def kernel(function: Callable[..., Any]) -> Any:
     if "NUMBA_CACHE_DIR" not in os.environ:
         numba.config.CACHE_DIR = str(cache_folder() / f"{path.stem}-{digest(path)}")
     try:
-        return numba.njit(cache=True, nogil=True, boundscheck=False, error_model="numpy")(function)
+        dispatcher = numba.njit(cache=True, nogil=True, boundscheck=False, error_model="numpy")(function)
     finally:
         numba.config.CACHE_DIR = before
+    _save_in_turn(dispatcher)
+    return dispatcher
+
+
+def _save_in_turn(dispatcher: Any) -> None:
+    """Lets one process at a time add to a kernel's cache: two that add at once would give their code one name."""
+    save = dispatcher._cache.save_overload
+
+    def save_alone(*arguments: Any) -> None:
+        with open(cache_folder() / "lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            save(*arguments)
+
+    dispatcher._cache.save_overload = save_alone
