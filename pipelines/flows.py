@@ -143,7 +143,6 @@ def run(arguments: Sequence[str], leftovers: ExitStack) -> None:
     Raises:
         InputError: A setting is wrong, or nothing could be read or written.
     """
-    started = time.monotonic()
     beam_options = parse_options(arguments)
     options = beam_options.view_as(FlowOptions)
     feature_sets = tuple(options.features or [sets.FLOWBEAM])
@@ -165,6 +164,7 @@ def run(arguments: Sequence[str], leftovers: ExitStack) -> None:
     reader = Reader(reading, alone=len(inputs) == 1)
     build(elements, options, settings, reader, opened, str(rejects), job, any(map(is_queue, urls)))
     compile_kernels(options.feature_module, options.quiet)
+    started = time.monotonic()
     if not options.quiet and sys.stderr.isatty():
         progress.show(octets_of(inputs))
     try:

@@ -27,7 +27,7 @@ class Summary(NamedTuple):
         end_reasons: Flows by why they ended.
         first_packet_ns: Time of the first packet; None without packets.
         last_packet_ns: Time of the last packet.
-        seconds: How long the run took.
+        seconds: How long the pipeline ran.
         notes: Other counters of reading and assembling that are not zero.
         damage: A line for each input, or part of one, that could not be read.
     """

@@ -87,7 +87,10 @@ def remove(hidden: Path) -> None:
     names = os.listdir(hidden.parent) if hidden.parent.is_dir() else []
     for path in (hidden.parent / name for name in names if name.startswith(hidden.name)):
         if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
+            for _ in range(100):  # where a job is stopped, its threads may still be adding files
+                shutil.rmtree(path, ignore_errors=True)
+                if not path.exists():
+                    break
         else:
             path.unlink(missing_ok=True)
 

@@ -4,14 +4,18 @@ from pathlib import Path
 
 import pytest
 
+from pipelines import flows
 from pipelines.first_run import compile_kernels
 from sources.generate.capture import GenerateSettings, generate
 
 
 @pytest.fixture(scope="session")
-def compiled() -> None:
-    """Commands say nothing of compiling, and take their usual time."""
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Commands say nothing of compiling, take their usual time, and write nothing but their output."""
     compile_kernels((), quiet=True)
+    folder = tmp_path_factory.mktemp("compiled")
+    generate(GenerateSettings(output=str(folder / "a.pcap"), packets=100))
+    assert flows.main(["--input", str(folder / "a.pcap"), "--output", f"parquet:{folder}/flows", "--quiet"]) == 0
 
 
 @pytest.fixture(scope="session")

@@ -145,9 +145,8 @@ def test_a_damaged_capture_is_processed_up_to_the_damage(place, traffic, capsys,
     (place / "cut.pcap").write_bytes(traffic.read_bytes()[: whole + 40])
     assert flows.main(["--input=cut.pcap", "--summary=s.json", *(["--quiet"] if quiet else [])]) == 0
     out, err = capsys.readouterr()
-    assert (
-        err == f"flowbeam: cut.pcap: damaged at offset {whole}: the last packet record is cut off; read up to there\n"
-    )
+    line = f"cut.pcap: damaged at offset {whole}: the last packet record is cut off; read up to there"
+    assert err == f"flowbeam: {line}\n"
     assert bool(out) != quiet
     assert not (place / "rejects").exists()
     summary = summary_of("--input=cut.pcap", folder=place)
