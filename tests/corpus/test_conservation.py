@@ -20,7 +20,7 @@ SETTINGS = {
     "as-it-comes": (Rules(), HeaderSettings()),
     "to-compare": (Rules(end_rules=("idle", "active"), icmp_key="none"), HeaderSettings(decapsulate=())),
     "everything-on": (
-        Rules(interim_interval_s=10, drop_duplicates_s=1),
+        Rules(interim_interval_s=60, drop_duplicates_s=1),
         HeaderSettings(payload_octets=64, headers_hash=True),
     ),
     "few-flows": (Rules(max_open_flows=3), HeaderSettings()),
