@@ -32,11 +32,10 @@ from sources.captures import ReadSettings
 from sources.headers import TUNNEL_KINDS, HeaderSettings
 from transforms.assemble import AssembleCaptures, AssembledFlows, AssembleFlows, ReadPackets
 from transforms.features import sets
-from transforms.records import InputError
+from transforms.records import MERGED_SENSORS, InputError
 from transforms.rules import Rules
 from transforms.sessions import AssembleSessions
 from transforms.settings import FlowSettings
-from transforms.shard import MERGED
 
 DEFAULT_OUTPUT = "parquet:flows"
 DEMO_PACKETS = 200_000
@@ -74,7 +73,7 @@ def assemble(
     inputs: beam.PCollection, options: FlowOptions, settings: FlowSettings, reader: Reader, from_queue: bool
 ) -> AssembledFlows:
     """Wires reading and assembling, the way that `--assembler` names; several inputs are merged in shards."""
-    merged = MERGED if options.merge_sensors else None
+    merged = MERGED_SENSORS if options.merge_sensors else None
     if options.assembler == "captures" and (reader.alone or not merged):
         slack_s = options.max_out_of_orderness_s if from_queue else 0.0
         captures = AssembleCaptures(reader, settings, options.max_rejects, slack_s, merged)

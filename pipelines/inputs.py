@@ -9,8 +9,7 @@ import queues
 from pipelines.terminal import progress
 from sources import captures, read_queue
 from sources.captures import ReadReport, ReadSettings, SensorInput
-from transforms.records import InputError, PacketBatch, Reject
-from transforms.shard import MERGED
+from transforms.records import MERGED_SENSORS, InputError, PacketBatch, Reject
 
 DAMAGE = "damage: "
 """Before a line about a damaged input in the name of its counter: counters are what every runner brings back."""
@@ -33,7 +32,7 @@ def find_inputs(
     files = [url for url in urls if not is_queue(url)]
     found: list[Any] = captures.sensor_inputs(files, sensor, sensor_from) if files else []
     if merge_sensors and found:
-        found = [SensorInput(MERGED, tuple(path for one in found for path in one.files))]
+        found = [SensorInput(MERGED_SENSORS, tuple(path for one in found for path in one.files))]
     for url in urls:
         if is_queue(url):
             found += read_queue.queue_inputs(url)

@@ -6,7 +6,7 @@ comparison of `at + k` with the end of what was captured of the frame.
 
 import numpy as np
 
-from sources.kernel_part import kernel_part
+from transforms.kernel import kernel_part
 
 
 @kernel_part

@@ -8,7 +8,7 @@ steps serve a captured frame and the inside of a tunnel.
 import numpy as np
 
 from sources.byte_order import be16, be24, be48
-from sources.kernel_part import kernel_part
+from transforms.kernel import kernel_part
 
 LINK = np.dtype(
     [

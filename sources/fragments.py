@@ -11,8 +11,7 @@ So what is resolved depends on the packets alone, and memory is bounded.
 
 import numpy as np
 
-from sources.kernel_part import kernel_part
-from transforms.kernel import kernel
+from transforms.kernel import kernel, kernel_part
 from transforms.records import FRAGMENT_FIRST, FRAGMENT_LATER, FRAGMENT_NONE, FRAGMENT_RESOLVED
 
 REMEMBERED_NS = 30 * 10**9

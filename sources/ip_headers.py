@@ -7,7 +7,7 @@ cut off is no damage: it is measured by the headers.
 import numpy as np
 
 from sources.byte_order import be16, be32, be64
-from sources.kernel_part import kernel_part
+from transforms.kernel import kernel_part
 from transforms.records import FRAGMENT_FIRST, FRAGMENT_LATER, FRAGMENT_NONE, TCP
 
 IP_HEADER = np.dtype(

@@ -22,7 +22,7 @@ from sources.ethertypes import (
     reset,
     set_macs,
 )
-from sources.kernel_part import kernel_part
+from transforms.kernel import kernel_part
 
 (
     FAMILY, FAMILY_LONG, PFLOG, SLL, SLL2, NFLOG, SLIP, FDDI, TOKEN_RING, ARCNET, ATM_CLIP, SUN_ATM, IPNET, IEEE1394,

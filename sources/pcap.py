@@ -10,10 +10,9 @@ from typing import NamedTuple
 import numpy as np
 
 from sources.byte_order import be32, le32
-from sources.kernel_part import kernel_part
 from sources.octets import Unreadable
 from sources.window import Window
-from transforms.kernel import kernel
+from transforms.kernel import kernel, kernel_part
 
 RECORD_WHOLE, RECORD_TOO_LONG, RECORD_IMPOSSIBLE = range(3)
 """Outcome of indexing: fine so far; more octets captured than the format allows; lengths that contradict each other."""

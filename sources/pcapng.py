@@ -10,11 +10,10 @@ from typing import NamedTuple
 import numpy as np
 
 from sources.byte_order import be16, be32, be64, le16, le32, le64
-from sources.kernel_part import kernel_part
 from sources.octets import Unreadable
 from sources.pcap import USUAL_LIMIT, captured_limit
 from sources.window import Window
-from transforms.kernel import kernel
+from transforms.kernel import kernel, kernel_part
 
 SECTION_MAGIC = b"\x0a\x0d\x0d\x0a"
 

@@ -16,8 +16,8 @@ the shortest header of its protocol, as far as the IP length goes.
 import numpy as np
 
 from sources.byte_order import be16, be32
-from sources.kernel_part import kernel_part
 from transforms.identity import icmp_ports
+from transforms.kernel import kernel_part
 from transforms.records import (
     DCCP,
     FRAGMENT_LATER,

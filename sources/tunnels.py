@@ -18,7 +18,7 @@ import numpy as np
 from sources.byte_order import be16, be24
 from sources.ethertypes import ETHERNET, ETHERTYPE, IP, NOT_IP, by_ethertype, find_ip, reset
 from sources.ip_headers import read_ip_header
-from sources.kernel_part import kernel_part
+from transforms.kernel import kernel_part
 from transforms.records import (
     FRAGMENT_NONE,
     TUNNEL_ERSPAN,

@@ -3,7 +3,7 @@
 import numpy as np
 
 from sources.byte_order import le32, le64
-from transforms.kernel import kernel
+from transforms.kernel import kernel, kernel_part
 
 _P1 = np.uint64(0x9E3779B185EBCA87)
 _P2 = np.uint64(0xC2B2AE3D27D4EB4F)
@@ -13,12 +13,12 @@ _P5 = np.uint64(0x27D4EB2F165667C5)
 _1, _7, _11, _12, _18, _23, _27, _31, _64 = (np.uint64(bits) for bits in (1, 7, 11, 12, 18, 23, 27, 31, 64))
 
 
-@kernel
+@kernel_part
 def _rotated(value, bits):
     return (value << bits) | (value >> (_64 - bits))
 
 
-@kernel
+@kernel_part
 def _round(lane, word):
     return _rotated(lane + word * _P2, _31) * _P1
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pyarrow as pa
 
-from transforms.kernel import kernel
+from transforms.kernel import kernel, kernel_part
 
 _IPV4_LONGEST, _IPV6_LONGEST, _MAC_OCTETS = 15, 39, 17
 _SEPARATOR = 1  # written behind each part, also the last, and then overwritten
@@ -44,7 +44,7 @@ def _string_array(characters: np.ndarray, offsets: np.ndarray, valid: np.ndarray
     return pa.StringArray.from_buffers(len(valid), pa.py_buffer(offsets), pa.py_buffer(characters), validity, nulls)
 
 
-@kernel
+@kernel_part
 def _put_ipv4(out, at, address):
     for i in range(4):
         octet = (address >> (24 - 8 * i)) & 255
@@ -60,7 +60,7 @@ def _put_ipv4(out, at, address):
     return at - 1
 
 
-@kernel
+@kernel_part
 def _put_ipv6(out, at, hi, lo, groups):
     """Writes the RFC 5952 form; `groups` is scratch for eight numbers."""
     for i in range(4):

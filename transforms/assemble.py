@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from itertools import zip_longest
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
 import apache_beam as beam
 import numpy as np
@@ -22,7 +22,7 @@ from transforms.shard import ShardPackets
 
 assert _coders  # imported for the coders that it registers
 
-Rejected = TaggedOutput[Literal["rejects"], Reject]
+Rejected: TypeAlias = TaggedOutput[Literal["rejects"], Reject]
 
 END_REASONS = ("open", "idle", "active", "end", "forced", "resources")
 """Names of flowEndReason (IPFIX 136) by number, as counters have them."""
@@ -104,14 +104,14 @@ class _Span:
 class AssembleCaptures(beam.PTransform):
     """Assembles bounded inputs, one sensor each, without a shuffle.
 
-    Input: anything that `read` opens, one element a sensor. Output: flows as they close, in record batches of at most 8,192
-    rows; what was rejected. Memory is that of the open flows, however long the input.
+    Input: anything that `read` opens, one element a sensor. Output: flows as they close, in record batches of at most
+    8,192 rows; what was rejected. Memory is that of the open flows, however long the input.
 
     Args:
         read: Opens an element; called on the worker.
         settings: How flows are assembled.
         max_rejects: At most so many late or repeated packets of a sensor are put out; all are counted.
-        out_of_orderness_s: How far back in time packets of a later block may reach; 0 for files, which are read in order.
+        out_of_orderness_s: How far back in time packets of a later block may reach; 0 for files, read in order.
         sensor: Names the flows instead of the input's own sensor: the merged sensors of one line.
     """
 
@@ -155,7 +155,8 @@ class _AssembleFn(beam.DoFn):
                 span.add(batch.packets)
                 late = table.add(batch)
                 rejects += _packet_rejects(REJECT_LATE, late, batch, self._max_rejects - len(rejects))
-                for flows in table.advance(batch.observed_ns - self._out_of_orderness_ns, ROWS):
+                until_ns = min(batch.observed_ns - self._out_of_orderness_ns, span.last_ns)
+                for flows in table.advance(until_ns, ROWS):
                     yield self._counted.flows(flows)
                 rejects += _duplicate_rejects(table, self._max_rejects - len(rejects))
         if table is not None:
@@ -226,9 +227,7 @@ class _AssembleShardFn(beam.DoFn):
         self._columns = self._settings.columns()
         self._counted = Counted()
 
-    def process(
-        self, shard: tuple[tuple[str, int], Iterable[PacketBatch]]
-    ) -> Iterator[pa.RecordBatch | Rejected]:
+    def process(self, shard: tuple[tuple[str, int], Iterable[PacketBatch]]) -> Iterator[pa.RecordBatch | Rejected]:
         (sensor, number), arrived = shard
         parts: dict[tuple[Stream, int], PacketBatch] = {}
         for part in arrived:

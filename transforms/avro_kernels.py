@@ -6,7 +6,7 @@ end before it notices, so that not every octet has to be asked for: whoever call
 
 import numpy as np
 
-from transforms.kernel import kernel
+from transforms.kernel import kernel, kernel_part
 
 PACKET_OCTETS_LEAST = 54
 """Of an encoded packet: IPv4, every number in one octet, no payload."""
@@ -27,7 +27,7 @@ _ANY_LEAST, _ANY_SPAN = np.array([-(2**63)], "i8"), np.array([2**64 - 1], "u8")
 _LENGTH_LEAST, _LENGTH_SPAN = np.array([0], "i8"), np.array([_U4], "u8")
 
 
-@kernel
+@kernel_part
 def put_long(out, at, value):
     """Writes a zigzag variable-length number; returns the place after it."""
     bits = np.uint64((value << 1) ^ (value >> 63))
@@ -39,7 +39,7 @@ def put_long(out, at, value):
     return at + 1
 
 
-@kernel
+@kernel_part
 def put_octets(out, at, number, octets):
     """Writes the lowest `octets` octets of a number, network order."""
     for i in range(octets):
@@ -47,7 +47,7 @@ def put_octets(out, at, number, octets):
     return at + octets
 
 
-@kernel
+@kernel_part
 def put_address(out, at, hi, lo, octets):
     """Writes an IP address as 0, 4 or 16 octets with their length."""
     out[at] = np.uint8(2 * octets)
@@ -59,7 +59,7 @@ def put_address(out, at, hi, lo, octets):
     return at
 
 
-@kernel
+@kernel_part
 def outer_address_octets(hi, lo):
     """The length of an outer address, of which no version is kept: 0 when there is none."""
     if hi == np.uint64(0):
@@ -70,7 +70,7 @@ def outer_address_octets(hi, lo):
     return 16
 
 
-@kernel
+@kernel_part
 def encodable(packet, payloads_octets):
     """Whether a row keeps to what `PACKET` promises, so that it comes back as it is."""
     if packet.ip_version == 4:
@@ -137,7 +137,7 @@ def encode_packets(packets, payloads, out):
     return at
 
 
-@kernel
+@kernel_part
 def get_8_octets(octets, at):
     """Reads eight octets in network order as a number."""
     number = np.uint64(0)
@@ -147,7 +147,7 @@ def get_8_octets(octets, at):
     return number
 
 
-@kernel
+@kernel_part
 def get_address(octets, at):
     """Reads an IP address: (high, low, its length or -1 if that is not 0, 4 or 16)."""
     if octets[at] == 8:
@@ -157,7 +157,7 @@ def get_address(octets, at):
     return np.uint64(0), np.uint64(0), 0 if octets[at] == 0 else -1
 
 
-@kernel
+@kernel_part
 def get_numbers(octets, at, least, span, numbers):
     """Reads as many variable-length numbers as there is room for; one loop, because a call for each costs more.
 

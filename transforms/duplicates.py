@@ -52,7 +52,8 @@ def _rehash(entries, since_ns, fresh):
 class DuplicateFilter:
     """Finds packets whose headers were seen at most `within_ns` before, in a packet that was kept.
 
-    Packets come in time order. One whose headers were not hashed is no repetition of any. Memory is that of the distinct packets within `within_ns`.
+    Packets come in time order. One whose headers were not hashed is no repetition of any. Memory is that of the
+    distinct packets within `within_ns`.
     """
 
     ENTRY = _ENTRY

@@ -15,7 +15,7 @@ from transforms.features.flow_state import FLOW
 from transforms.features.registry import field_of
 from transforms.gather import RECORD
 from transforms.identity import community_ids, flow_ids
-from transforms.records import TUNNEL_NAMES
+from transforms.records import MERGED_SENSORS, TUNNEL_NAMES
 
 ROWS = 8192
 """The most rows of a batch."""
@@ -41,7 +41,11 @@ class FlowColumns:
     """
 
     def __init__(
-        self, families: Sequence[ModuleType], features: Sequence[str], sets: Sequence[str] = (), community_id_seed: int = 0
+        self,
+        families: Sequence[ModuleType],
+        features: Sequence[str],
+        sets: Sequence[str] = (),
+        community_id_seed: int = 0,
     ) -> None:
         wanted = {field.name: field for family in families for field in family.FIELDS}
         described = fields.arrow_schema([*fields.COMMON, *(wanted[name] for name in features)])
@@ -76,7 +80,8 @@ def _common(finished: Finished, sensor: str, seed: int) -> Iterator[tuple[str, A
     records, flows = finished.records, finished.flows
     n = len(records)
     keys = np.ascontiguousarray(records["key"])
-    yield "flow_id", pa.Array.from_buffers(pa.binary(16), n, [None, pa.py_buffer(flow_ids(keys, sensor))])
+    ids = flow_ids(keys, "" if sensor == MERGED_SENSORS else sensor)
+    yield "flow_id", pa.Array.from_buffers(pa.binary(16), n, [None, pa.py_buffer(ids)])
     yield "flow_part", keys["flow_part"]
     yield "record_kind", constant("interim" if finished.interim else "final", n)
     yield "record_number", records["record_number"]
@@ -100,9 +105,9 @@ def _common(finished: Finished, sensor: str, seed: int) -> Iterator[tuple[str, A
     yield "vni", np.ma.array(keys["vni"], mask=keys["vni"] < 0)
     yield from _tunnels(records)
     for name in ("fwd", "rev"):
-        side = flows[name]
+        totals = flows[name]
         for counter in ("packets", "frame_octets", "ip_octets", "payload_octets", "tcp_flags"):
-            yield f"{name}_{counter}", side[counter]
+            yield f"{name}_{counter}", totals[counter]
 
 
 def _tunnels(records: np.ndarray) -> Iterator[tuple[str, Any]]:

@@ -9,16 +9,19 @@ from types import ModuleType
 import numpy as np
 import pyarrow as pa
 
-from transforms import fold, snapshot
+from transforms import ending, snapshot
+from transforms import table_layout as layout
 from transforms.duplicates import DuplicateFilter
 from transforms.features.registry import field_of, states_dtype
 from transforms.features.shape import entropy
 from transforms.flow_records import ROWS, Finished, FlowColumns, empty
-from transforms.growing import GrowingArray
+from transforms.fold import fold
 from transforms.gather import gather, places, retire
+from transforms.growing import GrowingArray
 from transforms.order import PLAIN, PacketBuffer
 from transforms.records import PACKET, InputError, PacketBatch, Stream
 from transforms.rules import Rules, nanoseconds
+from transforms.table_index import enter_all
 
 _log = logging.getLogger(__name__)
 
@@ -29,8 +32,8 @@ _CHUNK = 8192
 class FlowTable:
     """Open flows of one sensor, or of one shard of it.
 
-    Packets wait until `advance` says that nothing before a time is missing; then they are folded in order. So flows do not
-    depend on how packets were batched or ordered, nor on how often `advance` was called.
+    Packets wait until `advance` says that nothing before a time is missing; then they are folded in order. So flows do
+    not depend on how packets were batched or ordered, nor on how often `advance` was called.
 
     Args:
         rules: When flows end, their key, the limits.
@@ -44,7 +47,9 @@ class FlowTable:
         counts: `packets_in_flows`, `late`, `duplicate`, and how often a limit was met: `flows_evicted`.
     """
 
-    def __init__(self, rules: Rules, families: Sequence[ModuleType], columns: FlowColumns, sensor: str = "local") -> None:
+    def __init__(
+        self, rules: Rules, families: Sequence[ModuleType], columns: FlowColumns, sensor: str = "local"
+    ) -> None:
         self.rules, self.sensor, self.frontier_ns = rules, sensor, -(1 << 63)
         self.counts: Counter[str] = Counter()
         self._columns = columns
@@ -54,34 +59,34 @@ class FlowTable:
         self._interim_ns = nanoseconds(rules.interim_interval_s)
         self._boundary_ns: int | None = None
         states = states_dtype(families)
-        self._states, self._row = states, fold.row_dtype(states)
+        self._states, self._row = states, layout.row_dtype(states)
         self._stateful = [family for family in families if family.STATE is not None]
         self._limits = _limits(rules, sum(1 << i for i, f in enumerate(self._stateful) if columns.needs(f)))
         self._blank = np.zeros(1, self._row)
         for family in self._stateful:
             if hasattr(family, "initial"):
                 self._blank["states"][field_of(family)] = family.initial(rules)
-        self._allocate(2 * _CHUNK, 2 * _CHUNK + fold.RESERVED_ROWS)
+        self._allocate(2 * _CHUNK, 2 * _CHUNK + layout.RESERVED_ROWS)
 
     def _allocate(self, heads: int, rows: int) -> None:
-        self._head_memory = GrowingArray(heads, fold.HEAD)
+        self._head_memory = GrowingArray(heads, layout.HEAD)
         self._heads = self._head_memory.rows
-        self._deadlines = np.full(heads, fold.NEVER, np.int64)
+        self._deadlines = np.full(heads, layout.NEVER, np.int64)
         self._free = np.empty(heads, np.int32)
         self._closed = np.empty(heads, np.int32)
         self._row_memory = GrowingArray(rows, self._row)
         self._rows = self._row_memory.rows
         self._free_rows = np.empty(rows, np.int32)
-        self._rows[fold.BLANK] = self._blank[0]
+        self._rows[layout.BLANK] = self._blank[0]
         self._counts = np.zeros(7, np.int64)
-        self._counts[fold.TOP_ROW] = fold.RESERVED_ROWS
-        self._counts[fold.SOONEST] = fold.NEVER
+        self._counts[layout.TOP_ROW] = layout.RESERVED_ROWS
+        self._counts[layout.SOONEST] = layout.NEVER
         self._rehash()
 
     @property
     def open_flows(self) -> int:
         """Flows that have not ended, those between two parts included."""
-        return int(self._counts[fold.TOP_HEAD] - self._counts[fold.FREE_HEADS] - self._counts[fold.CLOSED])
+        return int(self._counts[layout.TOP_HEAD] - self._counts[layout.FREE_HEADS] - self._counts[layout.CLOSED])
 
     def add(self, batch: PacketBatch) -> np.ndarray:
         """Takes packets, in any order at or after the frontier.
@@ -118,7 +123,7 @@ class FlowTable:
         for packets in self._buffer.take(None):
             yield from self._run(packets)
         yield from self._pass(end_ns, 1)
-        fold.close_all(*self._table())
+        ending.close_all(*self._table())
         yield from self._put_out()
 
     def take_duplicates(self) -> list[np.ndarray]:
@@ -160,7 +165,7 @@ class FlowTable:
         yield from self._sweep(self._boundary_ns, 1)
         self._boundary_ns = None
         found = np.empty(self.open_flows, np.int32)
-        changed = found[: fold.changed_flows(self._heads, self._deadlines, self._counts, found)]
+        changed = found[: ending.changed_flows(self._heads, self._deadlines, self._counts, found)]
         for at in range(0, len(changed), ROWS):
             which = changed[at : at + ROWS]
             yield self._batch(which, interim=True)
@@ -170,36 +175,36 @@ class FlowTable:
         at = 0
         while at < len(packets):
             self._reserve(len(packets) - at)
-            fold.fold(packets, at, *self._table())
-            at = int(self._counts[fold.NEXT])
+            fold(packets, at, *self._table())
+            at = int(self._counts[layout.NEXT])
             if at < len(packets):
                 self._make_room(int(packets["time_ns"][at]))
-            if self._counts[fold.CLOSED] >= ROWS:
+            if self._counts[layout.CLOSED] >= ROWS:
                 yield from self._put_out()
         yield from self._sweep(int(packets["time_ns"][-1]) - 1, ROWS)
 
     def _sweep(self, time_ns: int, at_least: int) -> Iterator[pa.RecordBatch]:
         """Ends what is due at `time_ns`; puts flows out once there are `at_least` so many."""
         self._end_due(time_ns)
-        if self._counts[fold.CLOSED] >= at_least:
+        if self._counts[layout.CLOSED] >= at_least:
             yield from self._put_out()
 
     def _end_due(self, time_ns: int) -> None:
-        if self._counts[fold.SOONEST] <= time_ns:
-            while fold.sweep(time_ns, *self._table()):
+        if self._counts[layout.SOONEST] <= time_ns:
+            while ending.sweep(time_ns, *self._table()):
                 self._reserve(_CHUNK)
 
     def _put_out(self) -> Iterator[pa.RecordBatch]:
-        closed = self._closed[: self._counts[fold.CLOSED]].copy()
+        closed = self._closed[: self._counts[layout.CLOSED]].copy()
         for at in range(0, len(closed), ROWS):
             which = closed[at : at + ROWS]
             yield self._batch(which, interim=False)
             retire(which, self._heads, self._free, self._free_rows, self._counts)
-        self._counts[fold.CLOSED] = 0
+        self._counts[layout.CLOSED] = 0
 
     def _batch(self, which: np.ndarray, interim: bool) -> pa.RecordBatch:
         n = len(which)
-        where, size = places(self._states, self._row.fields["states"][1], n)
+        where, size = places(self._row, n)
         records, flows, states = empty(n, size)
         octets, row_octets = self._rows.view(np.uint8), self._row.itemsize
         gather(which, interim, self._heads, self._rows, octets, row_octets, where, self._limits, records, flows, states)
@@ -211,7 +216,7 @@ class FlowTable:
 
     def _make_room(self, now_ns: int) -> None:
         """Ends what is due, and in a table that is full of open flows a sixteenth: those that were idle longest."""
-        linger = self._limits[fold.LINGER_NS] > 0  # without, a flow may end in its first nanosecond; its ordinal counts
+        linger = self._limits[layout.LINGER_NS] > 0  # without, a flow may end in its first ns; its ordinal counts
         self._end_due(now_ns if linger else now_ns - 1)
         if self.open_flows < self.rules.max_open_flows:
             return
@@ -225,10 +230,10 @@ class FlowTable:
         oldest = np.argsort(self._heads["last_ns"][there], kind="stable")[:n]
         self.counts["flows_evicted"] += len(oldest)
         table = self._table()
-        fold.evict(there[oldest], self._heads, *table[2:-1])
+        ending.evict(there[oldest], self._heads, *table[2:-1])
 
     def _open_heads(self) -> np.ndarray:
-        return np.flatnonzero(self._deadlines[: self._counts[fold.TOP_HEAD]] != fold.NEVER)
+        return np.flatnonzero(self._deadlines[: self._counts[layout.TOP_HEAD]] != layout.NEVER)
 
     def _table(self) -> tuple[np.ndarray, ...]:
         return (
@@ -245,34 +250,34 @@ class FlowTable:
 
     def _reserve(self, packets: int) -> None:
         """Room for the heads and rows that so many packets may need."""
-        size, top = len(self._heads), int(self._counts[fold.TOP_HEAD])
-        if self._counts[fold.FREE_HEADS] + size - top < packets:
+        size, top = len(self._heads), int(self._counts[layout.TOP_HEAD])
+        if self._counts[layout.FREE_HEADS] + size - top < packets:
             larger = max(size + size // 2, top + packets)
             del self._heads
             self._heads = self._head_memory.grow(larger)
             for name in ("_deadlines", "_free", "_closed"):
                 setattr(self, name, _grown(getattr(self, name), size, larger))
-            self._deadlines[size:] = fold.NEVER
+            self._deadlines[size:] = layout.NEVER
             if len(self._slots) < 2 * larger:
                 self._rehash()
         self._reserve_rows(2 * packets)
 
     def _reserve_rows(self, rows: int) -> None:
-        size, top = len(self._rows), int(self._counts[fold.TOP_ROW])
-        if self._counts[fold.FREE_ROWS] + size - top < rows:
+        size, top = len(self._rows), int(self._counts[layout.TOP_ROW])
+        if self._counts[layout.FREE_ROWS] + size - top < rows:
             larger = max(size + size // 2, top + rows)
             del self._rows
             self._rows = self._row_memory.grow(larger)
-            self._free_rows = _grown(self._free_rows, int(self._counts[fold.FREE_ROWS]), larger)
+            self._free_rows = _grown(self._free_rows, int(self._counts[layout.FREE_ROWS]), larger)
 
     def _rehash(self) -> None:
         size = 1 << (2 * len(self._heads) - 1).bit_length()
         self._slots = np.full(size, -1, np.int64)
-        fold.enter_all(self._heads, self._deadlines, self._slots, self._counts)
+        enter_all(self._heads, self._deadlines, self._slots, self._counts)
 
     def to_bytes(self) -> bytes:
         """A snapshot: the open flows, those that ended and are not put out yet, and the packets that wait."""
-        ended = self._closed[: self._counts[fold.CLOSED]]
+        ended = self._closed[: self._counts[layout.CLOSED]]
         there = np.concatenate([self._open_heads(), ended])
         heads = self._heads[there]
         with_row = heads["row"] >= 0
@@ -286,9 +291,9 @@ class FlowTable:
             "frontier_ns": self.frontier_ns,
             "boundary_ns": self._boundary_ns,
             "counts": dict(self.counts),
-            "seed": int(self._limits[fold.SEED]),
+            "seed": int(self._limits[layout.SEED]),
             "ended": len(ended),
-            "soonest": int(self._counts[fold.SOONEST]),
+            "soonest": int(self._counts[layout.SOONEST]),
             "pieces": pieces,
         }
         arrays = {
@@ -315,24 +320,24 @@ class FlowTable:
         return table
 
     def _restore(self, octets: bytes) -> None:
-        dtypes = {"heads": fold.HEAD, "rows": self._row, "deadlines": np.dtype(np.int64), "packets": PACKET}
+        dtypes = {"heads": layout.HEAD, "rows": self._row, "deadlines": np.dtype(np.int64), "packets": PACKET}
         meta, arrays = snapshot.unpack(octets, {**dtypes, "duplicates": DuplicateFilter.ENTRY})
         if meta["families"] != list(self._states.names or ()):
             raise InputError(f"flow table snapshot of families {', '.join(meta['families'])}; use the same here")
         self.sensor, self.frontier_ns, self._boundary_ns = meta["sensor"], meta["frontier_ns"], meta["boundary_ns"]
         self.counts = Counter(meta["counts"])
-        self._limits[fold.SEED] = meta["seed"]
+        self._limits[layout.SEED] = meta["seed"]
         heads, rows = arrays["heads"], arrays["rows"]
-        self._allocate(len(heads) + 2 * _CHUNK, len(rows) + 2 * _CHUNK + fold.RESERVED_ROWS)
+        self._allocate(len(heads) + 2 * _CHUNK, len(rows) + 2 * _CHUNK + layout.RESERVED_ROWS)
         self._heads[: len(heads)] = heads
         moved = self._heads["row"][: len(heads)]
-        moved[moved >= 0] += fold.RESERVED_ROWS
-        self._rows[fold.RESERVED_ROWS : fold.RESERVED_ROWS + len(rows)] = rows
+        moved[moved >= 0] += layout.RESERVED_ROWS
+        self._rows[layout.RESERVED_ROWS : layout.RESERVED_ROWS + len(rows)] = rows
         self._deadlines[: len(heads)] = arrays["deadlines"]
-        self._counts[fold.TOP_HEAD] = len(heads)
-        self._counts[fold.TOP_ROW] = fold.RESERVED_ROWS + len(rows)
-        self._counts[fold.SOONEST] = meta["soonest"]
-        self._counts[fold.CLOSED] = meta["ended"]
+        self._counts[layout.TOP_HEAD] = len(heads)
+        self._counts[layout.TOP_ROW] = layout.RESERVED_ROWS + len(rows)
+        self._counts[layout.SOONEST] = meta["soonest"]
+        self._counts[layout.CLOSED] = meta["ended"]
         self._closed[: meta["ended"]] = np.arange(len(heads) - meta["ended"], len(heads))
         self._rehash()
         at = 0
@@ -353,17 +358,17 @@ def _grown(rows: np.ndarray, used: int, size: int) -> np.ndarray:
 
 def _limits(rules: Rules, families: int) -> np.ndarray:
     limits = np.zeros(10, np.int64)
-    limits[fold.SEED] = secrets.randbits(63)
+    limits[layout.SEED] = secrets.randbits(63)
     for place, rule, seconds in (
-        (fold.IDLE_NS, "idle", rules.idle_timeout_s),
-        (fold.ACTIVE_NS, "active", rules.active_timeout_s),
+        (layout.IDLE_NS, "idle", rules.idle_timeout_s),
+        (layout.ACTIVE_NS, "active", rules.active_timeout_s),
     ):
-        limits[place] = nanoseconds(seconds) if rule in rules.end_rules else fold.FOREVER
-    limits[fold.LINGER_NS] = nanoseconds(rules.tcp_linger_s)
-    limits[fold.TCP_RULE] = "tcp" in rules.end_rules
-    limits[fold.REUSE_RULE] = "reuse" in rules.end_rules
-    limits[fold.ICMP_PORTS] = rules.icmp_key == "type"
-    limits[fold.VNI_IN_KEY] = not rules.ignore_vni
-    limits[fold.FAMILIES] = families
-    limits[fold.MAX_OPEN] = rules.max_open_flows
+        limits[place] = nanoseconds(seconds) if rule in rules.end_rules else layout.FOREVER
+    limits[layout.LINGER_NS] = nanoseconds(rules.tcp_linger_s)
+    limits[layout.TCP_RULE] = "tcp" in rules.end_rules
+    limits[layout.REUSE_RULE] = "reuse" in rules.end_rules
+    limits[layout.ICMP_PORTS] = rules.icmp_key == "type"
+    limits[layout.VNI_IN_KEY] = not rules.ignore_vni
+    limits[layout.FAMILIES] = families
+    limits[layout.MAX_OPEN] = rules.max_open_flows
     return limits

@@ -1,12 +1,15 @@
 """From ended rows of the table to contiguous arrays, one of each family."""
 
+from typing import Any
+
 import numpy as np
 
-from transforms.fold import BLANK, FAMILIES, ICMP_PORTS, SCRATCH, VNI_IN_KEY, open_row, release
+from transforms.fold import open_row, release
 from transforms.identity import KEY
-from transforms.kernel import kernel
+from transforms.kernel import kernel, kernel_part
 from transforms.octets import copy_octets
 from transforms.records import ICMP, ICMPV6
+from transforms.table_layout import BLANK, FAMILIES, ICMP_PORTS, SCRATCH, VNI_IN_KEY
 
 RECORD = np.dtype(
     [
@@ -26,22 +29,24 @@ RECORD = np.dtype(
 """What a flow record says beside counters and features, initiator first."""
 
 
-def places(states: np.dtype, states_at: int, n: int) -> tuple[np.ndarray, int]:
-    """Where each family's states lie in a row, and in a buffer for `n` flows.
+def places(row: np.dtype, n: int) -> tuple[np.ndarray, int]:
+    """Where each family's states lie in a row of the table, and in a buffer for `n` flows.
 
     Returns:
-        `int64[families, 3]` of offset in a row, size, and beginning in the buffer; and the buffer's size. Beginnings are
-        multiples of 64.
+        `int64[families, 3]` of offset in a row, size, and beginning in the buffer; and the buffer's size. Beginnings
+        are multiples of 64.
     """
+    fields: Any = row.fields
+    states, states_at = fields["states"][:2]
     table, end = [], 0
     for name in states.names or ():
-        dtype, offset = states.fields[name][:2]  # type: ignore[index]
+        dtype, offset = states.fields[name][:2]
         table.append((states_at + offset, dtype.itemsize, end))
         end += -(-dtype.itemsize * n // 64) * 64
     return np.array(table, np.int64).reshape(-1, 3), end
 
 
-@kernel
+@kernel_part
 def _fill_record(record, head, thread, limits):
     first = head.first
     key = record.key

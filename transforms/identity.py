@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import xxhash
 
-from transforms.kernel import kernel
+from transforms.kernel import kernel, kernel_part
 from transforms.records import ICMP, ICMPV6, SCTP, TCP, UDP
 
 KEY = np.dtype(
@@ -167,13 +167,13 @@ _ID_OCTETS, _SHARD_OCTETS = np.uint64(ID_LAYOUT.itemsize), np.uint64(SHARD_LAYOU
 _ID_TAG = np.uint64(int.from_bytes(b"id@1", "little"))
 
 
-@kernel
+@kernel_part
 def _shifted(number, bits):
     """A 64-bit number times 2**bits. Callers convert to `uint64`, so that there is one compiled form."""
     return number << np.uint64(bits)
 
 
-@kernel
+@kernel_part
 def _swapped(number):
     """The octets of a 64-bit number in reverse."""
     number = ((number & np.uint64(0x00FF00FF00FF00FF)) << np.uint64(8)) | (
@@ -185,7 +185,7 @@ def _swapped(number):
     return (number << np.uint64(32)) | (number >> np.uint64(32))
 
 
-@kernel
+@kernel_part
 def _mixed(low, high, secret):
     """XXH3_mix16B: halves of the 128-bit product of 16 keyed octets, XORed; `secret` counts 8 octets."""
     low ^= _SECRET[secret]
@@ -200,14 +200,14 @@ def _mixed(low, high, secret):
     return upper ^ ((middle << thirty_two) | (inner & _LOW_32))
 
 
-@kernel
+@kernel_part
 def _avalanche(number):
     number ^= number >> np.uint64(37)
     number *= _PRIME_AVALANCHE
     return number ^ (number >> np.uint64(32))
 
 
-@kernel
+@kernel_part
 def _write_words(key, words):
     """Writes words 3 to 9 of `ID_LAYOUT` and the key's part of word 0, which holds the tag."""
     words[0] = (
@@ -272,7 +272,7 @@ _SHA1_START = np.array([0x67452301, 0xEFCDAB89, 0x98BADCFE, 0x10325476, 0xC3D2E1
 _SHA1_ROUNDS = np.array([0x5A827999, 0x6ED9EBA1, 0x8F1BBCDC, 0xCA62C1D6], np.uint32)
 
 
-@kernel
+@kernel_part
 def _write_message(key, seed, message):
     """Writes the block that Community ID hashes, its endpoints in order, as eight big-endian numbers."""
     protocol = key.protocol
@@ -305,12 +305,12 @@ def _write_message(key, seed, message):
         message[7] = 64 * (last + 1) - 32
 
 
-@kernel
+@kernel_part
 def _rotated(word, bits):
     return np.uint32((word << np.uint32(bits)) | (word >> np.uint32(32 - bits)))
 
 
-@kernel
+@kernel_part
 def _sha1(message, words, digest):
     """SHA-1 of one padded block of eight numbers, as five; `words` is scratch for 80."""
     for i in range(8):

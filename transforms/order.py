@@ -1,13 +1,13 @@
 """Packets that wait for their turn: whatever order blocks come in, they leave in one."""
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 
 from transforms.kernel import kernel
 from transforms.records import PACKET, PacketBatch, Stream
-
 
 PLAIN = np.dtype((np.void, PACKET.itemsize))
 """A packet as so many octets: numpy copies a row field by field, twenty times slower."""
@@ -90,4 +90,4 @@ class PacketBuffer:
 
 def _continuous(pieces: list[np.ndarray]) -> bool:
     ends = [piece["time_ns"][[0, -1]] for piece in pieces]
-    return all(one[1] <= other[0] for one, other in zip(ends, ends[1:], strict=False)) and all(map(in_order, pieces))
+    return all(one[1] <= other[0] for one, other in pairwise(ends)) and all(map(in_order, pieces))

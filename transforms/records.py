@@ -60,6 +60,9 @@ FIN, SYN, RST, PSH, ACK, URG, ECE, CWR = (1 << bit for bit in range(8))
 
 ICMP, TCP, UDP, DCCP, ICMPV6, SCTP, UDP_LITE = 1, 6, 17, 33, 58, 132, 136
 
+MERGED_SENSORS = "*"
+"""The sensor of flows that several taps of one line saw together; it is no part of their identity."""
+
 REJECT_NOT_IP, REJECT_MALFORMED, REJECT_LATE, REJECT_DUPLICATE = "not_ip", "malformed", "late", "duplicate"
 
 

@@ -1,4 +1,4 @@
-"""The idle rule by Beam's own session windows, one element a packet: slow and plain, the reference for `AssembleFlows`."""
+"""The idle rule by Beam's own session windows, one element a packet: slow and plain, the reference for the table."""
 
 from collections.abc import Iterable, Iterator
 
@@ -21,8 +21,8 @@ _Packet = tuple[tuple[str, int, int, int, int], bytes]
 class AssembleSessions(beam.PTransform):
     """Assembles flows that end by the idle rule alone: `WindowInto(Sessions)`, `GroupByKey`.
 
-    Input: `PacketBatch`, bounded. Output: the flows that `AssembleFlows` gives with `--end_rules=idle`, where packet times
-    are whole microseconds: windows know no finer time. Each session is made a flow by a table of its own.
+    Input: `PacketBatch`, bounded, perhaps repeated. Output: the flows of `AssembleFlows` with `--end_rules=idle`,
+    where packet times are whole microseconds: windows know no finer time. A table of its own makes each session a flow.
 
     Args:
         settings: How flows are assembled; its end rules must be `idle` alone.
@@ -97,11 +97,9 @@ class _FoldFn(beam.DoFn):
         self._columns = self._settings.columns()
         self._counted = Counted()
 
-    def process(
-        self, session: tuple[_Key, Iterable[_Packet]], ends: dict[str, int]
-    ) -> Iterator[pa.RecordBatch]:
+    def process(self, session: tuple[_Key, Iterable[_Packet]], ends: dict[str, int]) -> Iterator[pa.RecordBatch]:
         (sensor, _), packets = session
-        rows = np.frombuffer(b"".join(row for _, row in sorted(packets)), PACKET)
+        rows = np.frombuffer(b"".join(row for _, row in sorted(set(packets))), PACKET)
         table = self._settings.table(self._columns, sensor)
         table.add(PacketBatch(Stream(sensor), 0, 0, rows))
         for flows in table.finish(ends[sensor]):

@@ -8,10 +8,7 @@ import numpy as np
 from transforms import coders  # noqa: F401 - registers the coder of PacketBatch
 from transforms.identity import packet_shard
 from transforms.kernel import kernel
-from transforms.records import PACKET, InputError, PacketBatch
-
-MERGED = "*"
-"""The sensor of flows that several taps saw together."""
+from transforms.records import MERGED_SENSORS, PACKET, InputError, PacketBatch
 
 
 @kernel
@@ -66,7 +63,7 @@ class _SplitFn(beam.DoFn):
         self._shards, self._merge = shards, merge_sensors
 
     def process(self, batch: PacketBatch) -> Iterator[tuple[tuple[str, int], PacketBatch]]:
-        sensor = MERGED if self._merge else batch.stream.sensor
+        sensor = MERGED_SENSORS if self._merge else batch.stream.sensor
         partition, partitions = batch.stream.partition, batch.partitions
         if self._shards % partitions or partition >= partitions:
             raise InputError(

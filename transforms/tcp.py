@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from transforms.kernel import kernel
+from transforms.kernel import kernel_part
 from transforms.records import ACK, FIN, RST, SYN, TCP, TRANSPORT_WHOLE
 
 SIDE = np.dtype(
@@ -33,13 +33,13 @@ BEGUN, SYN_SENT, SYN_ANSWERED, ESTABLISHED = range(4)
 """`progress`; a flow begun without SYN counts as established."""
 
 
-@kernel
+@kernel_part
 def not_before(one, other):
     """Whether sequence number `one` is at or after `other`."""
     return ((np.int64(one) - np.int64(other)) & 0xFFFFFFFF) < 0x80000000
 
 
-@kernel
+@kernel_part
 def begin(connection, packet):
     """Resets `connection` for the flow's first packet, which `observe` gets next."""
     connection.closed_ns = 0
@@ -55,7 +55,7 @@ def begin(connection, packet):
     connection.progress = BEGUN if with_syn else ESTABLISHED
 
 
-@kernel
+@kernel_part
 def observe(connection, packet, forward):
     """Adds a packet. Sets `closing` and `closed_ns` at the first RST, or once both FINs are acknowledged."""
     if packet.protocol != TCP or packet.transport != TRANSPORT_WHOLE:
@@ -93,13 +93,13 @@ def observe(connection, packet, forward):
         connection.closed_ns = packet.time_ns
 
 
-@kernel
+@kernel_part
 def is_open_request(packet):
     """A SYN without ACK: what may reuse the ports of an earlier connection."""
     return packet.protocol == TCP and packet.transport == TRANSPORT_WHOLE and (packet.tcp_flags & (SYN | ACK)) == SYN
 
 
-@kernel
+@kernel_part
 def is_reuse(connection, packet, forward):
     """Whether an open request begins another connection, not a repeated SYN of this one."""
     side = connection.fwd if forward else connection.rev

@@ -13,11 +13,10 @@ from flow_testing import packets
 from table_testing import CLOSE, COLLECTED, HANDSHAKE, as_table, batch, collect, connection_rows, table_of
 
 from transforms.assemble import AssembleCaptures, AssembleFlows, ReadPackets
-from transforms.records import UDP, InputError, PacketBatch, Stream
+from transforms.records import MERGED_SENSORS, UDP, InputError, PacketBatch, Stream
 from transforms.rules import Rules
 from transforms.sessions import AssembleSessions
 from transforms.settings import FlowSettings
-from transforms.shard import MERGED
 
 
 def capture() -> np.ndarray:
@@ -119,7 +118,7 @@ def test_merged_sensors_make_flows_together():
     taps = [batch(rows, 0, Stream(name)) for name, rows in zip("ab", sides, strict=True)]
     found, _, _ = run(AssembleFlows(FlowSettings(), shards=2, merge_sensors=True), taps)
     assert found.select(["sensor", "fwd_packets", "rev_packets"]).to_pylist() == [
-        {"sensor": MERGED, "fwd_packets": 2, "rev_packets": 2}
+        {"sensor": MERGED_SENSORS, "fwd_packets": 2, "rev_packets": 2}
     ]
     apart, _, _ = run(AssembleFlows(FlowSettings(), shards=2), taps)
     assert sorted(apart["sensor"].to_pylist()) == ["a", "b"]

@@ -6,7 +6,7 @@ import numpy as np
 from flow_testing import START_NS, packets
 from table_testing import S, assembled, batch, ends, rows_of, table_of
 
-from transforms import fold
+from transforms import table_layout
 from transforms.records import RST, UDP
 from transforms.rules import Rules
 
@@ -67,5 +67,5 @@ def test_flood_of_one_packet_flows_costs_little_memory():
     assert table.open_flows == n
     arrays = (table._heads, table._deadlines, table._free, table._closed, table._slots, table._rows, table._free_rows)
     assert sum(array.nbytes for array in arrays[:5]) < 500 * n
-    assert table._counts[fold.TOP_ROW] == fold.RESERVED_ROWS
+    assert table._counts[table_layout.TOP_ROW] == table_layout.RESERVED_ROWS
     assert len(table.to_bytes()) < 300 * n

@@ -6,8 +6,8 @@ from flow_testing import packets
 from table_testing import batch
 
 from transforms.identity import shard_hash
-from transforms.records import InputError, Stream
-from transforms.shard import MERGED, _SplitFn, split
+from transforms.records import MERGED_SENSORS, InputError, Stream
+from transforms.shard import _SplitFn, split
 
 
 def many(n=500):
@@ -42,7 +42,7 @@ def test_partition_concerns_its_own_shards():
     """Of two partitions the second concerns the odd shards; merged sensors share one name."""
     odd = many()[shard_hash(many()) % np.uint64(2) == 1]
     found = list(_SplitFn(4, True).process(batch(odd, 0, Stream("x", 0, 1), partitions=2)))
-    assert [key for key, _ in found] == [(MERGED, 1), (MERGED, 3)]
+    assert [key for key, _ in found] == [(MERGED_SENSORS, 1), (MERGED_SENSORS, 3)]
     assert sum(len(part.packets) for _, part in found) == len(odd)
 
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 from transforms.features import spread
 from transforms.features.flow_state import sides
 from transforms.fields import Field
-from transforms.kernel import kernel
+from transforms.kernel import kernel, kernel_part
 
 SECOND_NS = 1_000_000_000
 
@@ -60,7 +60,7 @@ def initial(settings: Any) -> np.ndarray:
     return state
 
 
-@kernel
+@kernel_part
 def _part(periods, first_ns, last_ns, time_ns):
     if periods.idle_count == 0:
         periods.since_ns = first_ns

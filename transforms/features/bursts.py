@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from transforms.features import sequences
 from transforms.fields import Field
-from transforms.kernel import kernel
+from transforms.kernel import kernel, kernel_part
 
 KEPT = 15
 """Bursts that are kept of each side; all are counted."""
@@ -80,7 +80,7 @@ def update(state, flow, packet, forward):
     side.open_packets += 1
 
 
-@kernel
+@kernel_part
 def _keep(side, index, flow_start_ns):
     """Writes the open run into its row among the finished ones."""
     octets = min(side.open_octets, sequences.LARGEST)

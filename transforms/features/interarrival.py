@@ -8,7 +8,7 @@ import pyarrow as pa
 from transforms.features import spread
 from transforms.features.flow_state import sides
 from transforms.fields import Field
-from transforms.kernel import kernel
+from transforms.kernel import kernel, kernel_part
 
 GAPS = np.dtype(
     [
@@ -46,7 +46,7 @@ FIELDS = tuple(_fields())
 COLUMNS = ("iat_min", "iat_max", "iat_mean", "iat_std", "iat_total", "jitter")
 
 
-@kernel
+@kernel_part
 def _add(gaps, gap_ns, count, total_ns):
     if count > 1:
         gaps.variation_ns += abs(gap_ns - gaps.latest_ns)

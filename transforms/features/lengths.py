@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from transforms.features.flow_state import sides
 from transforms.fields import Field
-from transforms.kernel import kernel
+from transforms.kernel import kernel, kernel_part
 
 LENGTHS = np.dtype([("min", "u4"), ("max", "u4"), ("squares", "i8")], align=True)
 """Number and sum are in `FLOW`. The sum of squares is kept modulo 2⁶⁴: `_columns` needs no more."""
@@ -48,7 +48,7 @@ def initial(settings: Any) -> np.ndarray:
     return state
 
 
-@kernel
+@kernel_part
 def _add(lengths, octets):
     lengths.min = min(lengths.min, octets)
     lengths.max = max(lengths.max, octets)

@@ -23,8 +23,8 @@ def family_named(field: str) -> ModuleType:
 def field_of(family: ModuleType) -> str:
     """Name of the family's field in a row's states.
 
-    A user's family carries a hash of its source in the name: the compiled fold is cached by the row's layout, so an edited
-    family is compiled anew.
+    A user's family carries a hash of its source in the name: the compiled fold is cached by the row's layout, so an
+    edited family is compiled anew.
     """
     name = family.__name__.rpartition(".")[2]
     if not family.__name__.startswith("transforms.features."):
@@ -63,6 +63,8 @@ def load_families(names: Sequence[str]) -> tuple[ModuleType, ...]:
     for family in families:
         for field in family.FIELDS:
             if field.name in seen:
-                raise InputError(f"--feature_module: column {field.name} of {family.__name__} exists already; rename it")
+                raise InputError(
+                    f"--feature_module: column {field.name} of {family.__name__} exists already; rename it"
+                )
             seen.add(field.name)
     return families

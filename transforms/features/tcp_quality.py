@@ -13,7 +13,7 @@ import pyarrow as pa
 from transforms.features import tcp_segments, zeek_state
 from transforms.features.flow_state import sides
 from transforms.fields import Field
-from transforms.kernel import kernel
+from transforms.kernel import kernel, kernel_part
 from transforms.records import ACK, FIN, RST, SYN, TCP, TRANSPORT_WHOLE
 
 END_IDLE, END_ACTIVE = 1, 2
@@ -83,7 +83,7 @@ def update(state, flow, packet, forward):
     zeek_state.add(state.zeek, packet, forward, already_sent)
 
 
-@kernel
+@kernel_part
 def _handshake(state, packet, forward):
     """Times SYN, SYN+ACK and ACK; a repeated one from its last copy, so that no retransmission timer is measured."""
     kind = packet.tcp_flags & (SYN | ACK)
@@ -109,7 +109,7 @@ def _handshake(state, packet, forward):
         state.ack_ns = packet.time_ns - state.mark_ns
 
 
-@kernel
+@kernel_part
 def _close(state, flags, forward):
     """Notes the first RST, unless both sides had sent FIN, and the FINs."""
     if flags & RST and state.close < FIN_FWD | FIN_REV:

@@ -13,7 +13,7 @@ SYN, the octets before are one such gap. A SYN with another sequence number than
 
 import numpy as np
 
-from transforms.kernel import kernel
+from transforms.kernel import kernel, kernel_part
 from transforms.records import ACK, FIN, RST, SYN
 
 GAPS = 4
@@ -77,7 +77,7 @@ def add(side, packet):
     return False
 
 
-@kernel
+@kernel_part
 def _repeat(side, start, end):
     """Counts a segment that begins below the highest end, and closes what it fills."""
     for slot in range(GAPS):
@@ -94,7 +94,7 @@ def _repeat(side, start, end):
     side.retransmissions += 1
 
 
-@kernel
+@kernel_part
 def _open_gap(side, start, end):
     """Remembers a gap, in place of the furthest if there are four."""
     chosen = 0

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from transforms.features import sequences
-from transforms.kernel import kernel
+from transforms.kernel import kernel_part
 from transforms.records import ACK, FIN, RST, SYN, TCP, UDP
 
 LETTERS = 24
@@ -116,7 +116,7 @@ NEXT_STATES = np.array(
 """By flags and payload, direction, state of the sender and of its peer: the next ones, the peer's in the upper bits."""
 
 
-@kernel
+@kernel_part
 def add(connection, packet, forward, already_sent):
     """Follows one packet; `already_sent`: it has payload that ends at or below the highest octet of its side."""
     sender = connection.orig if forward else connection.resp
@@ -147,14 +147,14 @@ def add(connection, packet, forward, already_sent):
     peer.state = states >> 4
 
 
-@kernel
+@kernel_part
 def _letter(connection, letter, forward):
     if connection.letters < LETTERS:
         connection.history[connection.letters] = letter if forward else letter + TO_LOWER
         connection.letters += 1
 
 
-@kernel
+@kernel_part
 def _is_power_of_ten(count):
     power = 1
     while power < count:
