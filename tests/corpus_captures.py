@@ -153,7 +153,7 @@ def biflow(
     return (*ends, *rest)
 
 
-def our_biflow(flow: dict[str, Any], octets: str, vlan: bool = True) -> tuple[Any, ...]:
+def our_biflow(flow: dict[str, Any], octets: str) -> tuple[Any, ...]:
     """`biflow` of one of our rows; `octets` is `frame` or `ip`."""
     return biflow(
         (flow["src_ip"], flow["src_port"]),
@@ -161,7 +161,7 @@ def our_biflow(flow: dict[str, Any], octets: str, vlan: bool = True) -> tuple[An
         (flow["fwd_packets"], flow[f"fwd_{octets}_octets"]),
         (flow["rev_packets"], flow[f"rev_{octets}_octets"]),
         flow["protocol"],
-        *([flow["vlan_id"]] if vlan else []),
+        flow["vlan_id"],
     )
 
 
