@@ -108,6 +108,13 @@ def test_constant_columns_keep_their_values_when_rows_are_sorted(tmp_path):
     assert read["fwd_packets"].to_pylist() == [1, 2, 1]
 
 
+def test_batches_that_share_memory_are_not_taken_for_one(tmp_path):
+    """Two slices of a batch lie in the same memory, the first of them not constant although its ends are equal."""
+    batch = flows([5, 4, 3, 2, 1, 0], fwd_packets=[1, 2, 1, 1, 1, 1])
+    bundle(writer(tmp_path), [batch.slice(0, 3), batch.slice(3)])
+    assert pq.read_table(tmp_path)["fwd_packets"].to_pylist() == [1, 1, 1, 1, 2, 1]
+
+
 def test_much_is_written_in_several_files(tmp_path, monkeypatch):
     monkeypatch.setattr(parquet, "FLUSH_OCTETS", 1)
     bundle(writer(tmp_path), [flows([1]), flows([2]), flows([3])])
