@@ -351,11 +351,8 @@ def test_older_schema_is_resolved(monkeypatch):
             field for field in schema["fields"] if field["name"] not in ("rejects", "health", "dropped")
         ]
         packet_fields[:] = [
-            field for field in packet_fields if field["name"] not in ("headers_hash", "payload", "src_mac", "vni")
+            field for field in packet_fields if field["name"] not in ("headers_hash", "payload", "vni")
         ]
-        next(field for field in packet_fields if field["name"] == "dst_mac")["type"] = {
-            "type": "fixed", "name": "MacAddress", "size": 6,
-        }  # fmt: skip
 
     schema, fingerprint = schema_with(older)
     batch = batch_of(packets(at_s=[0, 1], payload=5))
