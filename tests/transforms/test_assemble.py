@@ -88,10 +88,9 @@ def test_captures_and_flows_and_a_table_agree(rules):
     ended = sum(number for name, number in counted.items() if name.startswith("flows_ended_"))
     assert ended - counted.get("flows_ended_open", 0) == captures["record_kind"].to_pylist().count("final")
     assert rejects == []
-    if not rules.get("interim_interval_s"):
-        flows, _, counted = run(AssembleFlows(settings, shards=3), shuffled(blocks(capture())))
-        assert flows.equals(captures)
-        assert (counted["packets_in_flows"], counted["blocks_repeated"]) == (n, 5)
+    flows, _, counted = run(AssembleFlows(settings, shards=3), shuffled(blocks(capture())))
+    assert flows.equals(captures)
+    assert (counted["packets_in_flows"], counted["blocks_repeated"]) == (n, 5)
 
 
 def test_sessions_agree_with_the_idle_rule():
@@ -164,3 +163,12 @@ def test_error_of_the_source_fails_the_run():
 def test_no_packets_no_flows():
     """Empty input is no error."""
     assert len(run(AssembleCaptures(read, FlowSettings()), [[]])[0]) == 0
+
+
+def test_more_shards_than_flows():
+    """A shard without packets gets every block as an empty part, and makes nothing of it."""
+    rows = packets([0, 1], protocol=UDP)
+    flows, rejects, counted = run(AssembleFlows(FlowSettings(), shards=8), blocks(rows))
+    assert flows["fwd_packets"].to_pylist() == [2]
+    assert not rejects
+    assert counted["packets_in_flows"] == 2
