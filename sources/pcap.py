@@ -31,14 +31,14 @@ _OTHER_MAGICS = {
 _IN_ORDER, _SWAPPED, _PERHAPS_SWAPPED = range(3)
 _SNOOP_LINK_TYPES = {0: 1, 1: 5, 2: 6, 4: 1, 8: 10, 18: 123}  # RFC 1761 and OpenSolaris → LINKTYPE_*
 
-_LARGE_LIMIT = 128 << 20
-_LARGE_LINK_TYPES = frozenset({189, 220, 231, 249, 266})  # USB and D-Bus, where libpcap too allows for more
+LARGE_LIMIT = 128 << 20
+LARGE_LINK_TYPES = frozenset({189, 220, 231, 249, 266})  # USB and D-Bus, where libpcap too allows for more
 USUAL_LIMIT = 262_144
 
 
 def captured_limit(link_type: int) -> int:
     """The most octets of one packet that a sane capture has: libpcap's and Wireshark's limit for the link type."""
-    return _LARGE_LIMIT if link_type in _LARGE_LINK_TYPES else USUAL_LIMIT
+    return LARGE_LIMIT if link_type in LARGE_LINK_TYPES else USUAL_LIMIT
 
 
 class Shape(NamedTuple):
@@ -79,6 +79,8 @@ class RecordFile:
             How many rows of `frames` and `records` (index of the record in the window) were filled, which is 0 at
             the end or at a damage, and what the damage is.
         """
+        if not window.fill(self._shape.header_octets):  # not even the kernel is loaded for a file without packets
+            return self._end(window)
         while True:
             count, at, needed, outcome = index_records(
                 window.octets, window.begin, window.end, frames, records, *self._shape
@@ -91,7 +93,11 @@ class RecordFile:
             if outcome == RECORD_IMPOSSIBLE:
                 return 0, "a record that is shorter than its packet"
             if not window.fill(needed):
-                return 0, "" if window.begin == window.end else "the last packet record is cut off"
+                return self._end(window)
+
+    @staticmethod
+    def _end(window: Window) -> tuple[int, str]:
+        return 0, "" if window.begin == window.end else "the last packet record is cut off"
 
 
 def open_pcap(window: Window) -> RecordFile:

@@ -11,7 +11,7 @@ import numpy as np
 
 from sources.byte_order import be16, be32, be64, le16, le32, le64
 from sources.octets import Unreadable
-from sources.pcap import USUAL_LIMIT, captured_limit
+from sources.pcap import LARGE_LIMIT, LARGE_LINK_TYPES, USUAL_LIMIT
 from sources.window import Window
 from transforms.kernel import kernel, kernel_part
 
@@ -49,8 +49,7 @@ _NS_PER_S = 1_000_000_000
 _LAST_S, _LAST_NS = 9_223_372_036, 854_775_807  # the end of int64 nanoseconds
 _FIRST_S, _FIRST_NS = -9_223_372_037, 145_224_192  # and its beginning
 _MOST_TIME = np.uint64(2**63 - 1)
-_LARGE_LIMITS = np.array([link for link in range(65536) if captured_limit(link) != USUAL_LIMIT], np.int64)
-_LARGE_LIMIT = captured_limit(int(_LARGE_LIMITS[0]))
+_LARGE = np.array(sorted(LARGE_LINK_TYPES), np.int64)
 
 
 class SectionState(NamedTuple):
@@ -215,9 +214,9 @@ def _describe(octets, at, stop, big_endian, interface):
     interface.link_type = link_type
     interface.snap_octets = _u32(octets, at + 12, big_endian)
     interface.limit = USUAL_LIMIT
-    for large in _LARGE_LIMITS:
+    for large in _LARGE:
         if link_type == large:
-            interface.limit = _LARGE_LIMIT
+            interface.limit = LARGE_LIMIT
     interface.drops = 0
     resolution = np.int64(6)
     found, length = _find_option(octets, at + 16, stop, big_endian, _IF_TSRESOL)
@@ -311,7 +310,7 @@ def index_blocks(octets, at, end, big_endian, interfaces, cursor, frames, record
         if at + length > end:
             if kind not in (_ENHANCED, _PACKET, _SIMPLE, _INTERFACE):
                 return count, at, length, _PASS_OVER
-            if length > _LARGE_LIMIT + 65536:
+            if length > LARGE_LIMIT + 65536:
                 return count, at, 0, _BAD_LENGTH
             return count, at, length, _MORE
         stop = at + length - 4

@@ -2,12 +2,12 @@
 
 import numpy as np
 
-from transforms.kernel import kernel
+from transforms.kernel import kernel, kernel_part
 
 _ENTRY = np.dtype([("headers_hash", "u8"), ("time_ns", "i8"), ("used", "u1")], align=True)
 
 
-@kernel
+@kernel_part
 def _find(entries, headers_hash):
     mask = np.uint64(len(entries) - 1)
     at = headers_hash & mask

@@ -4,7 +4,7 @@ import numpy as np
 
 from sources.generate.payloads import BEHIND_OPENING, POOL, REGION, REPEAT, SUMS, TLS_KIND
 from sources.generate.sessions import MILLISECOND, OPTIONS_FULL, OPTIONS_MSS, SECOND
-from transforms.kernel import kernel
+from transforms.kernel import kernel, kernel_part
 from transforms.records import ACK, ICMP, SYN, TCP, UDP
 
 LONGEST_FRAME = 14 + 40 + 40 + 1460
@@ -27,7 +27,7 @@ def write_frames(
     return int(end), int(wire_octets)
 
 
-@kernel
+@kernel_part
 def _put(words, at, number, count):
     """Writes a number as `count` 16-bit words, the highest first; returns the next place."""
     for i in range(count):
@@ -35,7 +35,7 @@ def _put(words, at, number, count):
     return at + count
 
 
-@kernel
+@kernel_part
 def _put_little(out, at, number):
     """Writes 32 bits little-endian, as capture files have them here."""
     for i in range(4):
@@ -43,7 +43,7 @@ def _put_little(out, at, number):
     return at + 4
 
 
-@kernel
+@kernel_part
 def _sum(words, start, end):
     total = 0
     for i in range(start, end):
@@ -51,7 +51,7 @@ def _sum(words, start, end):
     return total
 
 
-@kernel
+@kernel_part
 def _checksum(total):
     """The Internet checksum (RFC 1071) of words that add up to `total`."""
     while total > 0xFFFF:
@@ -59,7 +59,7 @@ def _checksum(total):
     return 0xFFFF - total
 
 
-@kernel
+@kernel_part
 def _put_network(words, session, segment, length):
     """Writes Ethernet and IP headers before `length` octets; returns the next place and the pseudo-header's sum."""
     src_mac, dst_mac, src_hi, dst_hi = session.src_mac, session.dst_mac, session.src_hi, session.dst_hi
@@ -87,7 +87,7 @@ def _put_network(words, session, segment, length):
     return at, addresses + protocol + length
 
 
-@kernel
+@kernel_part
 def _tcp_header_octets(session, segment):
     """The length of a TCP header with its options."""
     if segment.flags & SYN:
@@ -95,7 +95,7 @@ def _tcp_header_octets(session, segment):
     return 32 if session.options == OPTIONS_FULL else 20
 
 
-@kernel
+@kernel_part
 def _put_tcp(words, at, session, segment, header_octets):
     """Writes what a TCP header has behind the ports, its checksum 0; returns the next place."""
     at = _put(words, at, np.int64(segment.seq), 2)
@@ -121,7 +121,7 @@ def _put_tcp(words, at, session, segment, header_octets):
     return at
 
 
-@kernel
+@kernel_part
 def _put_transport(words, at, session, segment, header_octets):
     """Writes a TCP, UDP or ICMP header, its checksum 0; returns the next place and the checksum's."""
     src_port, dst_port = np.int64(session.src_port), np.int64(session.dst_port)
@@ -140,7 +140,7 @@ def _put_transport(words, at, session, segment, header_octets):
     return at + 4, at + 1
 
 
-@kernel
+@kernel_part
 def _payload_place(session, segment):
     """Where in the pool a segment's payload lies: each stream, and each datagram, begins with its opening."""
     kind = np.int64(session.name)
@@ -154,7 +154,7 @@ def _payload_place(session, segment):
     return (2 * kind + np.int64(segment.reverse)) * REGION + within
 
 
-@kernel
+@kernel_part
 def _put_frame(out, at, session, segment, words, pool, sums):
     """Writes one frame; returns the next place. `words` is scratch for its headers."""
     octets = np.int64(segment.payload_octets)

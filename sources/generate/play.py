@@ -13,7 +13,7 @@ from sources.generate.sessions import (
     SECOND,
     UNANSWERED,
 )
-from transforms.kernel import kernel
+from transforms.kernel import kernel, kernel_part
 from transforms.records import ACK, FIN, PSH, RST, SYN, TCP
 
 SEGMENT = np.dtype(
@@ -74,7 +74,7 @@ def mean_packets(sessions: np.ndarray) -> float:
     return len(play(sessions, 1)) / len(sessions)
 
 
-@kernel
+@kernel_part
 def _drawn(state):
     """The next random number, from 0 to 1 (splitmix64)."""
     mixed = np.uint64(state[_RANDOM]) + _GAMMA
@@ -84,13 +84,13 @@ def _drawn(state):
     return np.float64((mixed ^ (mixed >> np.uint64(31))) >> np.uint64(11)) / 9007199254740992.0
 
 
-@kernel
+@kernel_part
 def _varied(state, mean, spread):
     """A number around `mean`: evenly from mean × (1 − spread/255) to mean × (1 + spread/255)."""
     return np.int64(mean * (1.0 + (2.0 * _drawn(state) - 1.0) * spread / 255.0))
 
 
-@kernel
+@kernel_part
 def _put(segments, at, session, state, reverse, flags, octets):
     """Writes one segment at the state's time and moves its side's sequence number; returns the next place."""
     if at < len(segments):
@@ -112,7 +112,7 @@ def _put(segments, at, session, state, reverse, flags, octets):
     return at + 1
 
 
-@kernel
+@kernel_part
 def _put_again(segments, at, delay_ns):
     """Sends the last segment once more, `delay_ns` later: the first was lost behind the point of capture."""
     if 0 < at < len(segments):
@@ -123,13 +123,13 @@ def _put_again(segments, at, delay_ns):
     return at + 1
 
 
-@kernel
+@kernel_part
 def _delay(session, reverse):
     """Until the other side's answer to a segment passes the point of capture."""
     return session.src_delay_ns if reverse else session.dst_delay_ns
 
 
-@kernel
+@kernel_part
 def _transfer(segments, at, index, session, state, reverse, octets):
     """Sends `octets` one way: bursts that double from ten segments, one ACK for two segments."""
     is_tcp = session.protocol == TCP
@@ -154,7 +154,7 @@ def _transfer(segments, at, index, session, state, reverse, octets):
     return at
 
 
-@kernel
+@kernel_part
 def _talk(segments, at, index, session, state):
     """All turns of a session: perhaps a greeting, then request and response of each exchange."""
     begun_ns = state[_TIME]
@@ -180,7 +180,7 @@ def _talk(segments, at, index, session, state):
     return at
 
 
-@kernel
+@kernel_part
 def _step(segments, at, index, session, state, steps, mirrored):
     """Sends segments without payload, each when the one before has been received."""
     for i in range(len(steps)):
