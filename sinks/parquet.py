@@ -32,7 +32,7 @@ from transforms.records import Reject
 INTERIM = "_interim"
 """Folder of interim records. Hive-style readers pass over names that begin with an underscore."""
 
-FLUSH_OCTETS = 32 << 20
+FLUSH_OCTETS = 24 << 20
 """Arrow data that is sorted and written at a time."""
 
 _NS_PER_HOUR = 3_600_000_000_000

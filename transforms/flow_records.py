@@ -90,9 +90,9 @@ def _common(finished: Finished, sensor: str, seed: int) -> Iterator[tuple[str, A
         macs = np.ascontiguousarray(records[f"{end}_mac"])
         yield f"{end}_mac", constant(mac_texts(macs[:1])[0].as_py(), n) if is_constant(macs) else mac_texts(macs)
     yield "ip_version", keys["ip_version"]
-    for side in ("src", "dst"):
-        hi, lo = np.ascontiguousarray(keys[f"{side}_hi"]), np.ascontiguousarray(keys[f"{side}_lo"])
-        yield f"{side}_ip", address_texts(hi, lo, np.ascontiguousarray(keys["ip_version"]))
+    for end in ("src", "dst"):
+        hi, lo = np.ascontiguousarray(keys[f"{end}_hi"]), np.ascontiguousarray(keys[f"{end}_lo"])
+        yield f"{end}_ip", address_texts(hi, lo, np.ascontiguousarray(keys["ip_version"]))
     yield "src_port", keys["src_port"]
     yield "dst_port", keys["dst_port"]
     yield "protocol", keys["protocol"]
