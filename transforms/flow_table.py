@@ -18,7 +18,7 @@ from transforms.flow_records import ROWS, Finished, FlowColumns, empty
 from transforms.fold import fold
 from transforms.gather import gather, places, retire
 from transforms.growing import GrowingArray
-from transforms.order import PLAIN, PacketBuffer
+from transforms.order import PLAIN, PacketBuffer, read_only
 from transforms.records import PACKET, InputError, PacketBatch, Stream
 from transforms.rules import Rules, nanoseconds
 from transforms.table_index import enter_all
@@ -175,7 +175,7 @@ class FlowTable:
         at = 0
         while at < len(packets):
             self._reserve(len(packets) - at)
-            fold(packets, at, *self._table())
+            fold(read_only(packets), at, *self._table())
             at = int(self._counts[layout.NEXT])
             if at < len(packets):
                 self._make_room(int(packets["time_ns"][at]))

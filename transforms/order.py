@@ -13,6 +13,13 @@ PLAIN = np.dtype((np.void, PACKET.itemsize))
 """A packet as so many octets: numpy copies a row field by field, twenty times slower."""
 
 
+def read_only(packets: np.ndarray) -> np.ndarray:
+    """The same rows, not to be written: numba compiles a kernel once more for rows that may be."""
+    rows = packets.view()
+    rows.flags.writeable = False
+    return rows
+
+
 class Piece(NamedTuple):
     """Rows of one block; `identity` decides between packets of one time."""
 
@@ -59,7 +66,7 @@ class PacketBuffer:
     def add(self, batch: PacketBatch, packets: np.ndarray) -> None:
         """Keeps `packets`, which are rows of `batch`, in their order there."""
         if len(packets):
-            self.pieces.append(Piece((batch.stream, batch.sequence), packets))
+            self.pieces.append(Piece((batch.stream, batch.sequence), read_only(packets)))
 
     def take(self, before_ns: int | None) -> Iterator[np.ndarray]:
         """Removes and yields the packets before `before_ns`, or all; each array continues where the last one ended."""
@@ -78,8 +85,8 @@ class PacketBuffer:
             else:
                 first, rest = np.empty(n, PACKET), np.empty(len(packets) - n, PACKET)
                 _part(packets, before_ns, first, rest)
-                taken.append(first)
-                kept.append(Piece(piece.identity, rest))
+                taken.append(read_only(first))
+                kept.append(Piece(piece.identity, read_only(rest)))
         self.pieces = kept
         if _continuous(taken):
             yield from taken

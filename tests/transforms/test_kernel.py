@@ -7,7 +7,12 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import numba
+import numpy as np
 import pytest
+
+from transforms.fold import fold
+from transforms.records import PACKET, PacketBatch, Stream
+from transforms.settings import FlowSettings
 
 MODULE = """
 from transforms.kernel import kernel, kernel_part
@@ -69,3 +74,19 @@ def test_parts_are_not_made_machine_code_by_themselves(module):
     kernel = next(iter(module.five_times.overloads.values()))
     assert engine.is_symbol_defined(kernel.fndesc.llvm_cpython_wrapper_name)
     assert not engine.is_symbol_defined(part.fndesc.llvm_cpython_wrapper_name)
+
+
+def test_packets_that_may_be_written_need_no_second_fold():
+    """The fold takes seconds to compile: it has one form for all packets, wherever they come from."""
+    settings = FlowSettings()
+    table = settings.table(settings.columns(), "local")
+    shared = np.zeros(2, PACKET)
+    shared.flags.writeable = False
+    table.add(PacketBatch(Stream("local"), 0, 0, shared))
+    list(table.advance(1))
+    forms = len(fold.signatures)
+    own = np.zeros(2, PACKET)
+    own["time_ns"] = 1
+    table.add(PacketBatch(Stream("local"), 1, 0, own))
+    list(table.advance(2))
+    assert (len(fold.signatures), table.counts["packets_in_flows"]) == (forms, 4)
