@@ -95,7 +95,7 @@ def _put_ipv6(out, at, hi, lo, groups):
 @kernel
 def _write_addresses(hi, lo, version, out, offsets):
     groups = np.empty(8, np.int64)
-    at = 0
+    at = np.int64(0)  # a plain 0 has a type of its own: what takes it would be compiled twice
     for i in range(len(version)):
         offsets[i] = at
         mapped = hi[i] == 0 and lo[i] >> np.uint64(32) == np.uint64(0xFFFF)

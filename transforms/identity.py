@@ -267,6 +267,7 @@ def _shard_hash(packets, hashes):
 # --- Community ID: SHA-1 of one block (RFC 3174), and base64 (RFC 4648) ---------------------------------------------
 
 _COMMUNITY_ID_OCTETS = 30  # "1:" and 28 of base64
+_ONE, _COLON, _PADDING = b"1:="
 _BASE64 = np.frombuffer(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/", np.uint8)
 _SHA1_START = np.array([0x67452301, 0xEFCDAB89, 0x98BADCFE, 0x10325476, 0xC3D2E1F0], np.uint32)
 _SHA1_ROUNDS = np.array([0x5A827999, 0x6ED9EBA1, 0x8F1BBCDC, 0xCA62C1D6], np.uint32)
@@ -341,11 +342,11 @@ def _community_ids(keys, seed, texts):
         _write_message(keys[i], seed, message)
         _sha1(message, words, digest)
         text = texts[i]
-        text[0], text[1] = ord("1"), ord(":")
+        text[0], text[1] = _ONE, _COLON
         for letter in range(27):  # six bits each, the last one of four
             bit = 6 * letter
             pair = _shifted(np.uint64(digest[bit // 32]), 32)
             if bit < 128:
                 pair |= np.uint64(digest[bit // 32 + 1])
             text[2 + letter] = _BASE64[(pair >> np.uint64(58 - bit % 32)) & np.uint64(63)]
-        text[29] = ord("=")
+        text[29] = _PADDING
