@@ -24,7 +24,7 @@ from pipelines.first_run import compile_kernels
 from pipelines.inputs import Reader, find_inputs, is_queue, octets_of
 from pipelines.options import FlowOptions, parse_options
 from pipelines.summary import Summary
-from pipelines.terminal import configure_logging, mistake_in, progress, say, stoppable
+from pipelines.terminal import configure_logging, leave, mistake_in, progress, say, stoppable
 from sinks import outputs
 from sinks.outputs import SinkContext, SinkUrl
 from sinks.rejects import RejectsSink
@@ -201,4 +201,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -256,7 +256,7 @@ def _taken(gathered: list[pa.RecordBatch], order: np.ndarray) -> pa.Table:
         chunks = columns[i]
         if in_order or _is_constant(chunks):
             columns[i] = pa.chunked_array(chunks, field.type)
-        else:  # joined first: half the time of taking from chunks
+        else:  # joined first: taking from lists in chunks is slow
             columns[i] = pa.concat_arrays(chunks).take(indices)
     return pa.Table.from_arrays(columns, schema=schema)
 

@@ -118,13 +118,14 @@ class FlowTable:
             yield from self._pass(time_ns, at_least)
 
     def finish(self, end_ns: int) -> Iterator[pa.RecordBatch]:
-        """Ends all flows. `end_ns` is the largest packet time of the sensor's whole input."""
+        """Ends all flows, and with them the table. `end_ns` is the largest packet time of the sensor's whole input."""
         self.frontier_ns = 1 << 63
         for packets in self._buffer.take(None):
             yield from self._run(packets)
         yield from self._pass(end_ns, 1)
         ending.close_all(*self._table())
-        yield from self._put_out()
+        self._slots = self._slots[:0]
+        yield from self._put_out(last=True)
 
     def take_duplicates(self) -> list[np.ndarray]:
         """The packets rejected as repeated since the last call."""
@@ -194,12 +195,14 @@ class FlowTable:
             while ending.sweep(time_ns, *self._table()):
                 self._reserve(_CHUNK)
 
-    def _put_out(self) -> Iterator[pa.RecordBatch]:
+    def _put_out(self, last: bool = False) -> Iterator[pa.RecordBatch]:
         closed = self._closed[: self._counts[layout.CLOSED]].copy()
         for at in range(0, len(closed), ROWS):
             which = closed[at : at + ROWS]
             yield self._batch(which, interim=False)
             retire(which, self._heads, self._free, self._free_rows, self._counts)
+            if last:  # in the order of their heads
+                self._head_memory.forget(int(which[-1]))
         self._counts[layout.CLOSED] = 0
 
     def _batch(self, which: np.ndarray, interim: bool) -> pa.RecordBatch:

@@ -39,6 +39,12 @@ class GrowingArray:
         self._view()
         return self.rows
 
+    def forget(self, rows: int) -> None:
+        """Gives back the memory of the first `rows`, whose contents are lost."""
+        octets = rows * self._dtype.itemsize // mmap.PAGESIZE * mmap.PAGESIZE
+        if octets and hasattr(mmap, "MADV_DONTNEED"):
+            self._memory.madvise(mmap.MADV_DONTNEED, 0, octets)
+
 
 def _private(octets: int) -> mmap.mmap:
     if hasattr(mmap, "MAP_PRIVATE"):  # a shared mapping could not be resized

@@ -12,7 +12,7 @@ _END = object()
 
 
 @contextmanager
-def ahead(items: Iterable[T], depth: int = 2) -> Generator[Iterator[T], None, None]:
+def ahead(items: Iterable[T], depth: int = 8) -> Generator[Iterator[T], None, None]:
     """Iterates over `items` in a thread of its own, at most `depth` of them ahead; its errors are raised here."""
     waiting: queue.Queue[object] = queue.Queue(depth)
     stopped = threading.Event()
