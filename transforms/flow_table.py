@@ -124,7 +124,7 @@ class FlowTable:
             yield from self._run(packets)
         yield from self._pass(end_ns, 1)
         ending.close_all(*self._table())
-        self._slots = self._slots[:0]
+        self._slots = np.empty(0, np.int64)
         yield from self._put_out(last=True)
 
     def take_duplicates(self) -> list[np.ndarray]:
