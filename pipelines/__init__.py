@@ -32,8 +32,8 @@ sys.excepthook = _show_error
 def _keep_freed_memory() -> None:
     """Has glibc keep the memory of freed arrays for the next ones: the kernel clears each page that it hands out anew.
 
-    A fifth of a run's time went there. Both settings are of mallopt(3): from which size on an array is mapped by itself,
-    and how much free memory stays at the end of the heap.
+    That was a tenth of a run's time. Both settings are of mallopt(3): from which size on an array is mapped on its
+    own, and how much free memory stays at the end of the heap.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:

@@ -79,7 +79,7 @@ def test_json_lines_say_what_went_in(records, skip):
 @given(RECORDS, st.integers(0, 2))
 @settings(max_examples=100, deadline=None)
 def test_csv_lines_say_what_went_in(records, skip):
-    """Python's CSV reader gives the values back; null is empty, a list is JSON; NUL stands for itself, as 3.10 refuses it."""
+    """Python's CSV reader gives the values back; null is empty, a list is JSON. NUL is replaced: 3.10 refuses it."""
     lines = CommaSeparated().lines(batch(records, skip)).to_pylist()
     text = (CommaSeparated().header(SCHEMA).decode() + "".join(lines)).replace("\0", NUL)
     header, *rows = csv.reader(io.StringIO(text, newline=""))

@@ -133,7 +133,7 @@ def test_octets_around_a_frame_are_never_read(cases):
         position += 1
         assert payloads[row["payload_at"] :][: row["payload_captured"]] == kept
         row["payload_at"], row["time_ns"] = alone[0]["payload_at"], alone[0]["time_ns"]
-        assert row.tobytes() == alone[0].tobytes()
+        assert repr(row) == repr(alone[0])  # every field; the octets between the last one and the next row are nothing
         assert row["ip_octets"] == int(row["ip_header_octets"]) + int(row["header_octets"]) + int(row["payload_octets"])
         assert row["ip_version"] in (4, 6)
     assert position == len(together)
