@@ -9,7 +9,7 @@ import pyarrow as pa
 
 T = TypeVar("T")
 
-WAITING_OCTETS = 4 << 20
+WAITING_OCTETS = 40 << 20
 """How much may wait for the thread before the pipeline does."""
 
 
