@@ -13,7 +13,9 @@ import glob
 import hashlib
 import os
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -34,6 +36,9 @@ INTERIM = "_interim"
 
 FLUSH_OCTETS = 24 << 20
 """Arrow data that is sorted and written at a time."""
+
+ENCODERS = 2
+"""Blocks encoded at a time: when the last flows have come, both cores have something to do."""
 
 _NS_PER_HOUR = 3_600_000_000_000
 _SAMPLED_ROWS = 1024
@@ -152,11 +157,21 @@ class _WriteFiles(beam.DoFn):
         hidden.mkdir(parents=True)
         writer = FileWriter(hidden)
         written: dict[Path, Written] = {}  # equal names are equal flows
-        for gathered in _gathered(batches):
-            start = time.perf_counter()
-            written.update((file.name, file) for file in writer.write(gathered))
-            self._milliseconds.append(round((time.perf_counter() - start) * 1000))
+        under_way: deque[Future[list[Written]]] = deque()
+        with ThreadPoolExecutor(ENCODERS, "parquet") as encoders:
+            for gathered in _gathered(batches):
+                if len(under_way) == ENCODERS:
+                    written.update((file.name, file) for file in under_way.popleft().result())
+                under_way.append(encoders.submit(self._encode, writer, gathered))
+            for files in under_way:
+                written.update((file.name, file) for file in files.result())
         return list(written.values())
+
+    def _encode(self, writer: "FileWriter", gathered: list[pa.RecordBatch]) -> list[Written]:
+        start = time.perf_counter()
+        files = list(writer.write(gathered))
+        self._milliseconds.append(round((time.perf_counter() - start) * 1000))
+        return files
 
 
 def _gathered(batches: Iterable[pa.RecordBatch]) -> Iterator[list[pa.RecordBatch]]:
