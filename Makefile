@@ -62,6 +62,7 @@ $(VENV)/bin/python:
 $(BASE): pyproject.toml setup.py | $(VENV)/bin/python
 	@echo "== environment: installing flowbeam and what it needs (a minute or two, once)"
 	$(IN_VENV) -m pip install --quiet --editable .
+	$(IN_VENV) -m compileall -q $(CODE)
 	@touch $@
 
 $(TOOLS): $(BASE)
