@@ -21,7 +21,7 @@ from apache_beam.options.pipeline_options import PipelineOptions, StandardOption
 from apache_beam.runners.runner import PipelineRunner, create_runner
 
 from pipelines.first_run import compile_kernels
-from pipelines.inputs import Reader, find_inputs, is_queue, octets_of
+from pipelines.inputs import Reader, find_inputs, is_hopeless, is_queue, octets_of
 from pipelines.options import FlowOptions, parse_options
 from pipelines.summary import Summary
 from pipelines.terminal import configure_logging, leave, mistake_in, progress, say, stoppable
@@ -162,7 +162,8 @@ def run(arguments: Sequence[str], leftovers: ExitStack) -> None:
     elements = pipeline | "Inputs" >> beam.Create(inputs, reshuffle=False)
     reader = Reader(reading, alone=len(inputs) == 1)
     build(elements, options, settings, reader, opened, str(rejects), job, any(map(is_queue, urls)))
-    compile_kernels(options.feature_module, options.quiet)
+    if not is_hopeless(inputs):
+        compile_kernels(options.feature_module, options.quiet)
     started = time.monotonic()
     if not options.quiet and sys.stderr.isatty():
         progress.show(octets_of(inputs))

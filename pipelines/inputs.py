@@ -8,7 +8,10 @@ from typing import Any, Literal
 import queues
 from pipelines.terminal import progress
 from sources import captures, read_queue
+from sources.capture_file import CaptureFile
 from sources.captures import ReadReport, ReadSettings, SensorInput
+from sources.octets import STANDARD_INPUT, Unreadable
+from sources.window import Window
 from transforms.records import MERGED_SENSORS, InputError, PacketBatch, Reject
 
 DAMAGE = "damage: "
@@ -37,6 +40,21 @@ def find_inputs(
         if is_queue(url):
             found += read_queue.queue_inputs(url)
     return found
+
+
+def is_hopeless(inputs: Iterable[Any]) -> bool:
+    """Whether no input is a capture that could be read: the run will only say why."""
+    window = Window()
+    for one in inputs:
+        for path in one.files if isinstance(one, SensorInput) else (STANDARD_INPUT,):
+            if path == STANDARD_INPUT or not os.path.isfile(path):
+                return False  # it cannot be looked at without taking from it
+            try:
+                CaptureFile(path, window).close()
+            except Unreadable:
+                continue
+            return False
+    return True
 
 
 def octets_of(inputs: Iterable[Any]) -> int | None:
