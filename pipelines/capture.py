@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from itertools import chain, islice
 
 import queues
-from pipelines.terminal import OneLineParser, configure_logging, progress, say
+from pipelines.terminal import Advance, OneLineParser, configure_logging, progress, say
 from queues import QueueWriter
 from sources.capture import closed, publish
 from sources.captures import ReadReport, ReadSettings, SensorInput, read_packets, sensor_inputs
@@ -102,7 +102,7 @@ def publish_sensors(sensors: Sequence[SensorInput], settings: ReadSettings, queu
     unreadable = []
     for sensor_input in sensors:
         report = ReadReport()
-        batches = read_packets(sensor_input, settings, report, _Advance())
+        batches = read_packets(sensor_input, settings, report, Advance())
         try:
             first = list(islice(batches, 1))
         except InputError as error:
@@ -120,17 +120,6 @@ def publish_sensors(sensors: Sequence[SensorInput], settings: ReadSettings, queu
     if len(unreadable) == len(sensors):
         raise InputError(f"none of the {len(sensors)} inputs can be read; see the lines above")
     return published
-
-
-class _Advance:
-    """Tells the progress bar what came since the last time."""
-
-    def __init__(self) -> None:
-        self._told = 0
-
-    def __call__(self, octets_read: int) -> None:
-        progress.advance(octets_read - self._told)
-        self._told = octets_read
 
 
 def _octets_of(sensors: Sequence[SensorInput]) -> int | None:

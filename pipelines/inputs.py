@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import queues
-from pipelines.terminal import progress
+from pipelines.terminal import Advance
 from sources import captures, read_queue
 from sources.capture_file import CaptureFile
 from sources.captures import ReadReport, ReadSettings, SensorInput
@@ -96,7 +96,7 @@ class Reader:
         reading = ReadReport()
         read_packets = captures.read_packets if isinstance(element, SensorInput) else read_queue.read_packets
         try:
-            yield from read_packets(element, self.settings, reading, _Advance())
+            yield from read_packets(element, self.settings, reading, Advance())
         except InputError as error:
             if self.alone:
                 raise
@@ -109,14 +109,3 @@ class Reader:
         report.samples = reading.samples
         for name in ("transport_truncated", "fragments_unresolved", "interface_drops", "blocks_repeated"):
             report.notes[name] = getattr(reading, name, 0)
-
-
-class _Advance:
-    """Tells the progress bar what came since the last time."""
-
-    def __init__(self) -> None:
-        self._told = 0
-
-    def __call__(self, octets_read: int) -> None:
-        progress.advance(octets_read - self._told)
-        self._told = octets_read

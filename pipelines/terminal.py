@@ -121,3 +121,15 @@ class Progress:
 
 progress = Progress()
 """The one bar of the process. Steps that run elsewhere find it silent."""
+
+
+class Advance:
+    """Tells the progress bar what one input gave since the last time; called with all that it gave so far."""
+
+    def __init__(self) -> None:
+        self._told = 0
+
+    def __call__(self, octets_read: int) -> None:
+        """So many octets of the input are read by now."""
+        progress.advance(octets_read - self._told)
+        self._told = octets_read

@@ -22,7 +22,7 @@ def test_every_scheme_is_a_module_with_open_sink():
     [
         ("parquet:flows", SinkUrl("parquet", "flows", {})),
         ("csv:a/b c.csv?features=cic@1", SinkUrl("csv", "a/b c.csv", {"features": "cic@1"})),
-        ("jsonl:/tmp/x:y.jsonl", SinkUrl("jsonl", "/tmp/x:y.jsonl", {})),
+        ("jsonl:/data/x:y.jsonl", SinkUrl("jsonl", "/data/x:y.jsonl", {})),
     ],
 )
 def test_a_url_is_taken_apart(text, url):
