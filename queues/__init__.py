@@ -58,6 +58,39 @@ class QueueWriter(AbstractContextManager["QueueWriter"], Protocol):
         """Size of what was put, as the queue stores it."""
 
 
+class LiveWriter(Protocol):
+    """A queue as a sensor uses it, which must neither stall nor lose what it has captured.
+
+    Blocks of one partition reach the queue in the order in which they were put, each once as far as the queue can tell.
+
+    Attributes:
+        partitions: Number of parts that the queue has; a sensor writes to each of them.
+        problem: One line that says why nothing is accepted just now; None while all is well.
+    """
+
+    partitions: int
+    problem: str | None
+
+    def put(self, message: bytes, partition: int, sensor: str) -> bool:
+        """Hands over a block; False if the client holds as much as it may just now: try again later.
+
+        Raises:
+            InputError: The queue will never accept it, whatever the number of tries: no such topic, no permission.
+        """
+
+    def settled(self, wait_s: float) -> int:
+        """How many blocks, counted in the order of `put` since the opening, the queue has for good.
+
+        Serves the client's callbacks, and returns early when the number grows.
+
+        Raises:
+            InputError: As for `put`.
+        """
+
+    def close(self) -> None:
+        """Gives the client up; what is not settled by then may or may not be on the queue."""
+
+
 class QueueReader(Protocol):
     """Where blocks are read from, in parts that can be read by different workers.
 
@@ -91,6 +124,17 @@ def open_writer(url: str) -> QueueWriter:
     """
     module, rest = _module_of(url)
     writer: QueueWriter = module.open_writer(rest)
+    return writer
+
+
+def open_live(url: str) -> LiveWriter:
+    """The writer of a URL such as `kafka://broker/topic`, for a sensor.
+
+    Raises:
+        InputError: There is no such queue, or it cannot be written to.
+    """
+    module, rest = _module_of(url)
+    writer: LiveWriter = module.open_live(rest)
     return writer
 
 

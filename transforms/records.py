@@ -64,6 +64,13 @@ MERGED_SENSORS = "*"
 """The sensor of flows that several taps of one line saw together; it is no part of their identity."""
 
 REJECT_NOT_IP, REJECT_MALFORMED, REJECT_LATE, REJECT_DUPLICATE = "not_ip", "malformed", "late", "duplicate"
+REJECT_FUTURE = "from_future"
+
+NO_TIME = -(1 << 63)
+"""Where a time is not known, such as the receive time of a queue that has none."""
+
+END_OF_STREAM = (1 << 63) - 1
+"""Behind the last number that a stream can have."""
 
 
 class Stream(NamedTuple):
@@ -127,6 +134,51 @@ class PacketBatch(NamedTuple):
     dropped: int = 0
     rejects: tuple[tuple[str, int], ...] = ()
     health: SensorHealth | None = None
+
+
+class Gap(NamedTuple):
+    """Numbers of a stream that will not come: the reader of a queue knows it from the queue's own order.
+
+    Attributes:
+        stream: Whose numbers are missing.
+        partitions: Number of partitions that the stream's sensor writes to.
+        first: The first number that is missing.
+        after: The number behind the last that is missing; `END_OF_STREAM` if nothing of the stream will come any more.
+        reason: GAP_*: why.
+    """
+
+    stream: Stream
+    partitions: int
+    first: int
+    after: int
+    reason: str
+
+
+GAP_LOST, GAP_REPLACED, GAP_SILENT = "lost", "replaced", "silent"
+"""Never reached the queue; the sensor began anew without ending the stream; nothing came for `sensor_timeout_s`."""
+
+
+class Delivery(NamedTuple):
+    """What a queue delivered: a block as it lies there, and what the reader knows from the queue's order.
+
+    Attributes:
+        octets: The block, with the single-object header; empty if there are only gaps to tell.
+        source: File, topic or partition.
+        position: Octet offset or record number there.
+        received_ns: When the queue received it, by the queue's clock; NO_TIME if it has none.
+        follows: Epoch that the sensor's stream in this partition had before this one, as far as this reader has read;
+            -1 if it has read of none. That stream must have ended before this one is looked at.
+        ordered: The queue keeps the order of a stream, and the reader tells every gap.
+        gaps: Numbers that will not come, of this stream or others.
+    """
+
+    octets: bytes
+    source: str = ""
+    position: int = 0
+    received_ns: int = NO_TIME
+    follows: int = -1
+    ordered: bool = True
+    gaps: tuple[Gap, ...] = ()
 
 
 class Reject(NamedTuple):
