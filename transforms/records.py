@@ -199,5 +199,37 @@ class Reject(NamedTuple):
     payload: bytes
 
 
+class SensorEvent(NamedTuple):
+    """Something about a sensor that whoever runs it should know.
+
+    Attributes:
+        sensor: Its name.
+        epoch: Its run.
+        partition: The part of the queue concerned.
+        event: EVENT_*: what happened.
+        time_ns: The sensor's observed time then.
+        received_ns: The queue's receive time of the block that showed it; NO_TIME without.
+        sequence: Number of that block, or the first of those that are missing.
+        count: Packets or blocks concerned; ns that it is behind, for `stale`.
+        health: What the sensor said of itself with it, if it did.
+    """
+
+    sensor: str
+    epoch: int
+    partition: int
+    event: str
+    time_ns: int
+    received_ns: int = NO_TIME
+    sequence: int = 0
+    count: int = 0
+    health: SensorHealth | None = None
+
+
+EVENT_STARTED, EVENT_ENDED = "started", "ended"
+EVENT_DROPPING, EVENT_LOST_BLOCKS, EVENT_LATE_PACKETS = "dropping", "lost_blocks", "late_packets"
+EVENT_FROM_FUTURE, EVENT_STALE = "from_future", "stale"
+EVENT_REPLACED, EVENT_SILENT = "replaced", "silent"
+
+
 class InputError(Exception):
     """A person's setting or input cannot be used; the message is the one line to show."""
