@@ -81,10 +81,10 @@ def assemble(
     packets, rejected = inputs | "ReadPackets" >> ReadPackets(reader)
     if options.assembler != "sessions":
         split = AssembleFlows(settings, options.shards, options.merge_sensors, options.max_rejects)
-        flows, unplaced = packets | "AssembleFlows" >> split
+        assembled: AssembledFlows = packets | "AssembleFlows" >> split
     else:
-        flows, unplaced = packets | "AssembleSessions" >> AssembleSessions(settings, merged)
-    return AssembledFlows(flows, (rejected, unplaced) | "AllRejects" >> beam.Flatten())
+        assembled = packets | "AssembleSessions" >> AssembleSessions(settings, merged)
+    return assembled._replace(rejects=(rejected, assembled.rejects) | "AllRejects" >> beam.Flatten())
 
 
 def build(

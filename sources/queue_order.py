@@ -10,6 +10,9 @@ EARLY_MOST = 10_000
 """Blocks of a stream that may wait for one before them; with more, what is missing is lost."""
 
 
+_LAST_TIME = (1 << 63) - 1
+
+
 @dataclass
 class _Followed:
     """One stream, as far as the queue was read.
@@ -17,6 +20,7 @@ class _Followed:
     Attributes:
         partitions: Number of partitions that its sensor writes to.
         follows: Epoch of the sensor's stream before it; -1 without.
+        begun_ns: The smallest observed time so far.
         next: Every number before this one has come, or was told to be missing.
         early: Numbers behind `next` that have come, with their observed times.
         observed_ns: The largest observed time so far.
@@ -27,6 +31,7 @@ class _Followed:
 
     partitions: int
     follows: int = -1
+    begun_ns: int = _LAST_TIME
     next: int = 0
     early: dict[int, int] = field(default_factory=dict)
     observed_ns: int = NO_TIME
@@ -39,9 +44,14 @@ class QueueOrder:
     """Follows the streams in one part of a queue, in the order of that part.
 
     A number is lost once its stream has come further, by more than the bound, than the first block behind the missing
-    one: until then it may be out of order. A stream is over with its end block; when a later epoch of its sensor has
-    come further by the bound; or when the queue has received nothing of it for the timeout while it received others'.
-    So what is told depends on the queue's content alone, not on when it is read.
+    one: until then it may be out of order. Behind the end block nothing comes further: what is missing before it is lost
+    once the queue has received nothing of the stream for the bound. A stream is over with its end block; when a later
+    epoch of its sensor has come further by the bound than where this one was, or than where itself began (a clock may
+    have been set back); or when the queue has received nothing of it for the timeout. So what is told depends on the
+    queue's content alone, not on when it is read.
+
+    A stream comes no further than the time at which the queue received its blocks: one block from the future must not
+    make those before it lost.
 
     Args:
         out_of_orderness_ns: The bound, of observed time.
@@ -63,17 +73,36 @@ class QueueOrder:
         followed = self._streams.get(stream)
         if followed is None:
             followed = self._begin(stream, header.partitions)
-        gaps = self._silent(received_ns)
+        gaps = self._passed(received_ns)
         if not followed.over:
+            time_ns = header.observed_ns if received_ns == NO_TIME else min(header.observed_ns, received_ns)
             followed.received_ns = max(followed.received_ns, received_ns)
-            followed.observed_ns = max(followed.observed_ns, header.observed_ns)
-            if header.sequence >= followed.next:
-                followed.early[header.sequence] = header.observed_ns
-            if header.end:
+            followed.observed_ns = max(followed.observed_ns, time_ns)
+            if header.end:  # its own time is that of the last packet, and heartbeats were later
                 followed.last = header.sequence
+                time_ns = followed.observed_ns
+            followed.begun_ns = min(followed.begun_ns, time_ns)
+            if header.sequence >= followed.next:
+                followed.early[header.sequence] = time_ns
             gaps += self._settle(stream, followed)
             gaps += self._replaced(stream, followed)
         return followed.follows, tuple(gaps)
+
+    def idle(self, waited_ns: int) -> tuple[Gap, ...]:
+        """Takes note that the queue has received nothing more for so long, after what has arrived so far.
+
+        What is told is what the next block would have told, if one came now: the same, only sooner. On a queue without
+        receive time it concerns streams that have come to their end, no others.
+        """
+        received_ns = max((one.received_ns for one in self._streams.values()), default=NO_TIME)
+        if received_ns != NO_TIME:
+            return tuple(self._passed(received_ns + waited_ns))
+        gaps = []
+        if waited_ns > self._bound_ns:
+            for stream, followed in self._streams.items():
+                if not followed.over and followed.last is not None:
+                    gaps += self._settle(stream, followed, whole=True)
+        return tuple(gaps)
 
     def finished(self) -> tuple[Gap, ...]:
         """What is missing when nothing more comes at all; streams without end block are left open."""
@@ -88,10 +117,29 @@ class QueueOrder:
         seen = {stream.sensor for stream in self._streams}
         return bool(seen) and seen.issuperset(sensors) and all(one.over for one in self._streams.values())
 
+    def ended_like(self, first: "QueueOrder", partition: int) -> bool:
+        """Whether this part of the queue, number `partition`, has ended, if `first`, which is part 0, has.
+
+        Every sensor writes to part 0, and to as many others as it says there.
+        """
+        if not all(one.over for one in self._streams.values()):
+            return False
+        mine = {sensor: epoch for (sensor, _), epoch in self._latest.items()}
+        return all(
+            mine.get(sensor, -1) >= epoch
+            for (sensor, part), epoch in first._latest.items()
+            if first._streams[Stream(sensor, epoch, part)].partitions > partition
+        )
+
     @property
     def most_partitions(self) -> int:
         """The most partitions that a sensor seen here writes to."""
         return max((one.partitions for one in self._streams.values()), default=0)
+
+    @property
+    def frontier_ns(self) -> int:
+        """How far every stream that is not over has come; NO_TIME if none is open."""
+        return min((one.observed_ns for one in self._streams.values() if not one.over), default=NO_TIME)
 
     def _begin(self, stream: Stream, partitions: int) -> _Followed:
         line = (stream.sensor, stream.partition)
@@ -125,25 +173,33 @@ class QueueOrder:
             followed.next = first
         if followed.last is not None and followed.next > followed.last:
             followed.over = True
+            followed.early.clear()
         return gaps
 
     def _replaced(self, stream: Stream, followed: _Followed) -> list[Gap]:
-        """Ends the stream's predecessor, if that never said so itself."""
-        if followed.follows < 0:
-            return []
-        previous = stream._replace(epoch=followed.follows)
-        older = self._streams.get(previous)
-        if older is None or older.over or followed.observed_ns - older.observed_ns <= self._bound_ns:
-            return []
-        return self._close(previous, older, GAP_REPLACED)
-
-    def _silent(self, received_ns: int) -> list[Gap]:
+        """Ends the stream's predecessors that never said so themselves, the oldest first."""
         gaps: list[Gap] = []
-        if received_ns != NO_TIME:
-            for stream, followed in self._streams.items():
-                waited = followed.received_ns != NO_TIME and received_ns - followed.received_ns > self._timeout_ns
-                if waited and not followed.over:
-                    gaps += self._close(stream, followed, GAP_SILENT)
+        for earlier, one in sorted(self._streams.items()):
+            same_line = (earlier.sensor, earlier.partition) == (stream.sensor, stream.partition)
+            if not same_line or one.over or earlier.epoch >= stream.epoch:
+                continue
+            if followed.observed_ns - min(one.observed_ns, followed.begun_ns) > self._bound_ns:
+                gaps += self._close(earlier, one, GAP_REPLACED)
+        return gaps
+
+    def _passed(self, received_ns: int) -> list[Gap]:
+        """What is known once the queue's receive time has come so far."""
+        gaps: list[Gap] = []
+        if received_ns == NO_TIME:
+            return gaps
+        for stream, followed in self._streams.items():
+            if followed.over or followed.received_ns == NO_TIME:
+                continue
+            waited_ns = received_ns - followed.received_ns
+            if followed.last is not None and waited_ns > self._bound_ns:
+                gaps += self._settle(stream, followed, whole=True)
+            elif waited_ns > self._timeout_ns:
+                gaps += self._close(stream, followed, GAP_SILENT)
         return gaps
 
     def _close(self, stream: Stream, followed: _Followed, reason: str) -> list[Gap]:
@@ -157,8 +213,8 @@ class QueueOrder:
     def to_bytes(self) -> bytes:
         """What is known, in a compact form that `from_bytes` takes."""
         rows = [
-            [*stream, one.partitions, one.follows, one.next, list(one.early.items()), one.observed_ns, one.received_ns,
-             one.last, one.over]
+            [*stream, one.partitions, one.follows, one.begun_ns, one.next, list(one.early.items()), one.observed_ns,
+             one.received_ns, one.last, one.over]
             for stream, one in self._streams.items()
         ]  # fmt: skip
         latest = [[*line, epoch] for line, epoch in self._latest.items()]
@@ -169,9 +225,9 @@ class QueueOrder:
         """The inverse of `to_bytes`."""
         bound_ns, timeout_ns, rows, latest = json.loads(octets)
         order = cls(bound_ns, timeout_ns)
-        for sensor, epoch, partition, partitions, follows, following, early, *rest in rows:
+        for sensor, epoch, partition, partitions, follows, begun_ns, following, early, *rest in rows:
             order._streams[Stream(sensor, epoch, partition)] = _Followed(
-                partitions, follows, following, dict(map(tuple, early)), *rest
+                partitions, follows, begun_ns, following, dict(map(tuple, early)), *rest
             )
         order._latest = {(sensor, partition): epoch for sensor, partition, epoch in latest}
         return order

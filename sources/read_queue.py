@@ -15,6 +15,7 @@ from transforms import avro
 from transforms.records import (
     FRAGMENT_LATER,
     TRANSPORT_TRUNCATED,
+    Delivery,
     InputError,
     PacketBatch,
     Reject,
@@ -87,7 +88,7 @@ def read_packets(
                     report.blocks_repeated += 1
                     continue
                 _count(batch, report)
-                yield _with_payloads_up_to(batch, settings.headers.payload_octets)
+                yield batch.with_payloads_up_to(settings.headers.payload_octets)
                 if on_progress is not None:
                     on_progress(report.octets_read)
         except queues.Damaged as damage:
@@ -118,13 +119,6 @@ def _count(batch: PacketBatch, report: ReadReport) -> None:
     report.interface_drops += batch.dropped
 
 
-def _with_payloads_up_to(batch: PacketBatch, octets: int) -> PacketBatch:
-    if not batch.payloads:
-        return batch
-    batch.packets["payload_captured"] = np.minimum(batch.packets["payload_captured"], octets)
-    return batch if octets else batch._replace(payloads=b"")
-
-
 class _Seen:
     """Which blocks have come."""
 
@@ -153,17 +147,17 @@ class _Seen:
                 yield f"{name}: its last block is missing; the capture was stopped, or still runs"
 
 
-class QueuePayloads(NamedTuple):
+class QueueDeliveries(NamedTuple):
     """What reading a queue gives: blocks as they lie there, perhaps repeated, and what could not be read."""
 
-    payloads: beam.PCollection[bytes]
+    deliveries: beam.PCollection[Delivery]
     rejects: beam.PCollection[Reject]
 
 
 class ReadQueue(beam.PTransform):
     """Reads a bounded queue; the blocks are for `DecodePackets`.
 
-    Output: `payloads`, one block per element in the single-object encoding, in any order; `rejects`, the pieces at
+    Output: `deliveries`, one block per element in the single-object encoding, in any order; `rejects`, the pieces at
     which damaged files break off. What follows them in their file is lost, which is one warning.
 
     Args:
@@ -184,8 +178,8 @@ class ReadQueue(beam.PTransform):
     def expand(self, pipeline):  # Beam would warn of a hint that is a tuple of collections
         """Applies the transform."""
         parts = pipeline | "Parts" >> beam.Create(self._parts)
-        outputs = parts | "Read" >> beam.ParDo(_ReadPartFn(self._url)).with_outputs("rejects", main="payloads")
-        return QueuePayloads(outputs["payloads"], outputs["rejects"])
+        outputs = parts | "Read" >> beam.ParDo(_ReadPartFn(self._url)).with_outputs("rejects", main="deliveries")
+        return QueueDeliveries(outputs["deliveries"], outputs["rejects"])
 
 
 class _ReadPartFn(beam.DoFn):
@@ -194,11 +188,11 @@ class _ReadPartFn(beam.DoFn):
         self._read = Metrics.counter("read_queue", "blocks_read")
         self._damaged = Metrics.counter("read_queue", "parts_damaged")
 
-    def process(self, part: str) -> Iterator[bytes | Rejected]:
+    def process(self, part: str) -> Iterator[Delivery | Rejected]:
         try:
             for message in queues.open_reader(self._url).read(part):
                 self._read.inc()
-                yield message.octets
+                yield Delivery(*message)
         except queues.Damaged as damage:
             self._damaged.inc()
             _log.warning("%s", damage)

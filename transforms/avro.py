@@ -24,6 +24,9 @@ MARKER = b"\xc3\x01"
 
 HEADER_OCTETS = len(MARKER) + len(FINGERPRINT)
 
+PACKET_OCTETS_MOST = avro_kernels.PACKET_OCTETS_MOST
+"""Of a packet in a message, its payload prefix aside."""
+
 MESSAGE_OCTETS_MOST = 2**31 - 1
 """Of a message; offsets in `PACKET` rows have 32 bits."""
 

@@ -11,7 +11,8 @@ from apache_beam.utils.timestamp import Timestamp
 
 from transforms import avro
 from transforms import coders as _coders
-from transforms.records import PacketBatch, Reject
+from transforms.arrivals import Arrival
+from transforms.records import NO_TIME, Delivery, PacketBatch, Reject
 
 assert _coders  # imported for the coders that it registers
 
@@ -21,22 +22,30 @@ Rejected: TypeAlias = TaggedOutput[Literal["rejects"], Reject]
 class DecodedPackets(NamedTuple):
     """What decoding gives."""
 
-    packets: beam.PCollection[PacketBatch]
+    arrivals: beam.PCollection[Arrival]
     rejects: beam.PCollection[Reject]
 
 
 class DecodePackets(beam.PTransform):
-    """Decodes queue payloads; each ends up in exactly one of the two outputs.
+    """Decodes what a queue delivered; each block ends up in exactly one of the two outputs.
 
-    Input: one Avro `PacketBlock` per element, in any order, perhaps repeated. Output: `packets`, at the event time of
-    each block's first packet, an empty block at its `observed_ns`; `rejects`, what could not be read, with step, reason
-    and the payload itself.
+    Input: `Delivery`, one Avro `PacketBlock` each, in any order, perhaps repeated. Output: `arrivals`, at the event
+    time of each block's first packet, an empty block at its `observed_ns`; `rejects`, what could not be read, with
+    step, reason and the payload itself. Gaps that come with a damaged block go on without it.
+
+    Args:
+        payload_octets: Payload prefixes are cut to as many; None keeps them as they are.
     """
 
-    def expand(self, payloads):  # Beam would warn of a hint that is a tuple of collections
+    def __init__(self, payload_octets: int | None = None) -> None:
+        super().__init__()
+        self._payload_octets = payload_octets
+
+    def expand(self, deliveries):  # Beam would warn of a hint that is a tuple of collections
         """Applies the transform."""
-        outputs = payloads | "Decode" >> beam.ParDo(_DecodeFn()).with_outputs("rejects", main="packets")
-        return DecodedPackets(outputs["packets"], outputs["rejects"])
+        decode = beam.ParDo(_DecodeFn(self._payload_octets))
+        outputs = deliveries | "Decode" >> decode.with_outputs("rejects", main="arrivals")
+        return DecodedPackets(outputs["arrivals"], outputs["rejects"])
 
 
 def timestamp_of(batch: PacketBatch) -> Timestamp:
@@ -46,19 +55,29 @@ def timestamp_of(batch: PacketBatch) -> Timestamp:
 
 
 class _DecodeFn(beam.DoFn):
-    def __init__(self) -> None:
+    def __init__(self, payload_octets: int | None) -> None:
+        self._payload_octets = payload_octets
         self._decoded = Metrics.counter("decode", "blocks_decoded")
         self._packets = Metrics.counter("decode", "packets_decoded")
         self._undecodable = Metrics.counter("decode", "blocks_undecodable")
+        self._in_queue = Metrics.distribution("decode", "observed_to_received_ms")
 
-    def process(self, payload: bytes) -> Iterator[PacketBatch | Rejected]:
+    def process(self, delivery: Delivery) -> Iterator[Arrival | Rejected]:
+        octets, source, position, received_ns, follows, ordered, gaps = delivery
         try:
-            batch = avro.decode_block(payload)
+            batch = avro.decode_block(octets, source) if octets else None
         except avro.BlockDecodeError as error:
             self._undecodable.inc()
-            reject = Reject("decode", str(error), error.source, error.position, payload)
-            yield TaggedOutput("rejects", reject)
+            yield TaggedOutput("rejects", Reject("decode", str(error), source, position, octets))
+            batch = None
+        if batch is None:
+            if gaps:
+                yield Arrival(None, received_ns, follows, ordered, gaps)
             return
         self._decoded.inc()
         self._packets.inc(len(batch.packets))
-        yield TimestampedValue(batch, timestamp_of(batch))
+        if received_ns != NO_TIME:
+            self._in_queue.update((received_ns - batch.observed_ns) // 1_000_000)
+        if self._payload_octets is not None:
+            batch = batch.with_payloads_up_to(self._payload_octets)
+        yield TimestampedValue(Arrival(batch, received_ns, follows, ordered, gaps), timestamp_of(batch))

@@ -88,6 +88,13 @@ class FlowTable:
         """Flows that have not ended, those between two parts included."""
         return int(self._counts[layout.TOP_HEAD] - self._counts[layout.FREE_HEADS] - self._counts[layout.CLOSED])
 
+    @property
+    def octets(self) -> int:
+        """Memory of the open flows and of the packets that wait."""
+        heads, rows = int(self._counts[layout.TOP_HEAD]), int(self._counts[layout.TOP_ROW])
+        waiting = sum(piece.packets.nbytes for piece in self._buffer.pieces)
+        return heads * (layout.HEAD.itemsize + 16) + rows * self._row.itemsize + self._slots.nbytes + waiting
+
     def add(self, batch: PacketBatch) -> np.ndarray:
         """Takes packets, in any order at or after the frontier.
 

@@ -135,6 +135,13 @@ class PacketBatch(NamedTuple):
     rejects: tuple[tuple[str, int], ...] = ()
     health: SensorHealth | None = None
 
+    def with_payloads_up_to(self, octets: int) -> "PacketBatch":
+        """The batch with payload prefixes of at most so many octets; its rows are changed."""
+        if not self.payloads:
+            return self
+        self.packets["payload_captured"] = np.minimum(self.packets["payload_captured"], octets)
+        return self if octets else self._replace(payloads=b"")
+
 
 class Gap(NamedTuple):
     """Numbers of a stream that will not come: the reader of a queue knows it from the queue's own order.
@@ -210,7 +217,7 @@ class SensorEvent(NamedTuple):
         time_ns: The sensor's observed time then.
         received_ns: The queue's receive time of the block that showed it; NO_TIME without.
         sequence: Number of that block, or the first of those that are missing.
-        count: Packets or blocks concerned; ns that it is behind, for `stale`.
+        amount: Packets or blocks concerned; ns that it is behind, for `stale`.
         health: What the sensor said of itself with it, if it did.
     """
 
@@ -221,7 +228,7 @@ class SensorEvent(NamedTuple):
     time_ns: int
     received_ns: int = NO_TIME
     sequence: int = 0
-    count: int = 0
+    amount: int = 0
     health: SensorHealth | None = None
 
 

@@ -8,7 +8,8 @@ import pyarrow as pa
 from apache_beam.transforms.window import Sessions, TimestampedValue
 from apache_beam.utils.timestamp import Timestamp
 
-from transforms.assemble import AssembledFlows, Counted
+from transforms.assemble import AssembledFlows
+from transforms.counted import Counted
 from transforms.identity import icmp_two_way
 from transforms.records import ICMP, ICMPV6, PACKET, InputError, PacketBatch, Stream
 from transforms.settings import FlowSettings

@@ -4,11 +4,20 @@ from collections.abc import Iterator
 
 import apache_beam as beam
 import numpy as np
+from apache_beam.transforms.window import GlobalWindow
+from apache_beam.utils.timestamp import Timestamp
+from apache_beam.utils.windowed_value import WindowedValue
 
-from transforms import coders  # noqa: F401 - registers the coder of PacketBatch
+from transforms import coders as _coders
+from transforms.arrivals import Arrival, pack
 from transforms.identity import packet_shard
 from transforms.kernel import kernel
 from transforms.records import MERGED_SENSORS, PACKET, InputError, PacketBatch
+
+assert _coders  # imported for the coders that it registers
+
+MOST_PACKETS = 131_072
+"""A bundle's parts are handed on once they have as many packets."""
 
 
 @kernel
@@ -37,10 +46,10 @@ def split(packets: np.ndarray, shards: int) -> list[np.ndarray]:
 class ShardPackets(beam.PTransform):
     """Hands every shard its part of every block, if only an empty one: so it knows how far time has come.
 
-    Input: `PacketBatch`, in any order. Output: `((sensor, shard), PacketBatch)`; stream, sequence and observed time are
-    those of the whole block. A stream of one of several partitions concerns only the shards *s* with *s* mod
-    partitions = partition. A sensor whose partitions do not fit the shards fails the bundle: its packets would be in no
-    flow.
+    Input: `PacketBatch` or `Arrival`, in any order. Output: `((sensor, shard), octets)`, the octets of `arrivals.pack`:
+    all that a bundle has for the shard, or some of it; stream, sequence and observed time are those of the whole
+    blocks. A stream of one of several partitions concerns only the shards *s* with *s* mod partitions = partition. A
+    sensor whose partitions do not fit the shards fails the bundle: its packets would be in no flow.
 
     Args:
         shards: Number of shards.
@@ -51,10 +60,10 @@ class ShardPackets(beam.PTransform):
         super().__init__()
         self.shards, self.merge_sensors = shards, merge_sensors
 
-    def expand(self, batches: beam.PCollection[PacketBatch]) -> beam.PCollection:
+    def expand(self, batches: beam.PCollection) -> beam.PCollection:
         """Applies the transform."""
         return batches | "Split" >> beam.ParDo(_SplitFn(self.shards, self.merge_sensors)).with_output_types(
-            tuple[tuple[str, int], PacketBatch]
+            tuple[tuple[str, int], bytes]
         )
 
 
@@ -62,19 +71,52 @@ class _SplitFn(beam.DoFn):
     def __init__(self, shards: int, merge_sensors: bool) -> None:
         self._shards, self._merge = shards, merge_sensors
 
-    def process(self, batch: PacketBatch) -> Iterator[tuple[tuple[str, int], PacketBatch]]:
-        sensor = MERGED_SENSORS if self._merge else batch.stream.sensor
+    def start_bundle(self) -> None:
+        self._parts: dict[tuple[str, int], list[Arrival]] = {}
+        self._packets = 0
+
+    def process(
+        self, element: PacketBatch | Arrival, timestamp: Timestamp = beam.DoFn.TimestampParam
+    ) -> Iterator[tuple[tuple[str, int], bytes]]:
+        self._timestamp = timestamp
+        arrival = element if isinstance(element, Arrival) else Arrival(element)
+        for gap in arrival.gaps:
+            for shard in range(gap.stream.partition, self._shards, gap.partitions):
+                self._part(gap.stream.sensor, shard).append(Arrival(None, arrival.received_ns, gaps=(gap,)))
+        if arrival.batch is not None:
+            for shard, packets in self._split(arrival.batch):
+                part = arrival._replace(batch=arrival.batch._replace(packets=packets), gaps=())
+                self._part(arrival.batch.stream.sensor, shard).append(part)
+            self._packets += len(arrival.batch.packets)
+        if self._packets > MOST_PACKETS:
+            yield from self._packed()
+
+    def finish_bundle(self) -> Iterator[WindowedValue]:
+        for part in self._packed():
+            yield WindowedValue(part, self._timestamp, [GlobalWindow()])
+
+    def _part(self, sensor: str, shard: int) -> list[Arrival]:
+        return self._parts.setdefault((MERGED_SENSORS if self._merge else sensor, shard), [])
+
+    def _packed(self) -> Iterator[tuple[tuple[str, int], bytes]]:
+        for key, parts in self._parts.items():
+            yield key, pack(parts)
+        self._parts, self._packets = {}, 0
+
+    def _split(self, batch: PacketBatch) -> Iterator[tuple[int, np.ndarray]]:
+        """The packets of each shard that the stream concerns."""
+        sensor = batch.stream.sensor
         partition, partitions = batch.stream.partition, batch.partitions
         if self._shards % partitions or partition >= partitions:
             raise InputError(
                 f"--shards: {self._shards} is no multiple of the {partitions} partitions that sensor"
-                f" {batch.stream.sensor!r} writes to (here number {partition}); make it one"
+                f" {sensor!r} writes to (here number {partition}); make it one"
             )
         for shard, packets in enumerate(split(batch.packets, self._shards)):
             if shard % partitions == partition:
-                yield (sensor, shard), batch._replace(packets=packets)
+                yield shard, packets
             elif len(packets):
                 raise InputError(
-                    f"sensor {batch.stream.sensor!r}: block {batch.sequence} of partition {partition} has packets of"
+                    f"sensor {sensor!r}: block {batch.sequence} of partition {partition} has packets of"
                     f" another partition; it must be split by the shard hash modulo {partitions}"
                 )

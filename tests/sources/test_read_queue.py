@@ -154,8 +154,10 @@ def test_a_bounded_spool_through_beam(tmp_path, caplog):
     path.write_bytes(path.read_bytes() + b"\x02\x08")
     pipeline = beam.Pipeline(runner=FnApiRunner(), options=PipelineOptions([]))
     queue = pipeline | ReadQueue(url)
-    decoded = queue.payloads | DecodePackets()
-    seen = decoded.packets | "Seen" >> beam.Map(lambda one: (one.stream.sensor, one.sequence, len(one.packets)))
+    decoded = queue.deliveries | DecodePackets()
+    seen = decoded.arrivals | "Seen" >> beam.Map(
+        lambda one: (one.batch.stream.sensor, one.batch.sequence, len(one.batch.packets))
+    )
     assert_that(seen, equal_to([("local", 0, 1), ("local", 1, 2), ("other", 0, 1)]), label="Packets")
     rejects = queue.rejects | "Told" >> beam.Map(lambda one: (one.step, one.reason, one.source, one.payload))
     assert_that(rejects, equal_to([("read", "damaged", str(path), b"\x02\x08")]), label="Rejects")

@@ -10,7 +10,7 @@ from flow_testing import START_NS, packets
 
 from transforms import avro
 from transforms.decode import DecodePackets, timestamp_of
-from transforms.records import PacketBatch, Stream
+from transforms.records import Delivery, Gap, PacketBatch, Stream
 
 
 def batch(sequence, at_s):
@@ -29,14 +29,22 @@ def test_each_payload_is_decoded_or_rejected():
     good, heartbeat = avro.encode_block(batch(0, [0, 1])), avro.encode_block(batch(1, []))
     payloads = [good, b"junk", heartbeat, good[:-1], good]
     pipeline = beam.Pipeline(runner=FnApiRunner(), options=PipelineOptions([]))
-    decoded = pipeline | beam.Create(payloads) | DecodePackets()
-    seen = decoded.packets | "Seen" >> beam.Map(lambda one, at=beam.DoFn.TimestampParam: (len(one.packets), at.micros))
+    gap = Gap(Stream("local"), 1, 0, 7, "lost")
+    deliveries = [Delivery(octets, "topic", number, 99, 5) for number, octets in enumerate(payloads)]
+    deliveries[1] = deliveries[1]._replace(gaps=(gap,))
+    decoded = pipeline | beam.Create(deliveries) | DecodePackets()
+    seen = decoded.arrivals | "Seen" >> beam.Map(
+        lambda one, at=beam.DoFn.TimestampParam: (
+            (len(one.batch.packets), at.micros) if one.batch else one.gaps, one.received_ns, one.follows
+        )
+    )  # fmt: skip
     start_us = START_NS // 1000
-    assert_that(seen, equal_to([(2, start_us), (2, start_us), (0, start_us + 9)]), label="Packets")
-    rejects = decoded.rejects | "Told" >> beam.Map(lambda one: (one.step, one.reason, one.payload))
+    found = [(2, start_us), (2, start_us), (0, start_us + 9), (gap,)]
+    assert_that(seen, equal_to([(one, 99, 5) for one in found]), label="Packets")
+    rejects = decoded.rejects | "Told" >> beam.Map(lambda one: (*one[:2], one.source, one.position, one.payload))
     expected = [
-        ("decode", "not a single-object Avro message", b"junk"),
-        ("decode", "damaged block", good[:-1]),
+        ("decode", "not a single-object Avro message", "topic", 1, b"junk"),
+        ("decode", "damaged block", "topic", 3, good[:-1]),
     ]
     assert_that(rejects, equal_to(expected), label="Rejects")
     result = pipeline.run()

@@ -2,11 +2,13 @@
 
 import numpy as np
 import pytest
+from apache_beam.utils.timestamp import Timestamp
 from flow_testing import packets
 from table_testing import batch
 
+from transforms.arrivals import Arrival, unpack
 from transforms.identity import shard_hash
-from transforms.records import MERGED_SENSORS, InputError, Stream
+from transforms.records import MERGED_SENSORS, Gap, InputError, Stream
 from transforms.shard import _SplitFn, split
 
 
@@ -29,21 +31,45 @@ def test_split_keeps_every_packet_its_order_and_its_flow():
     assert (hashes[::2] == hashes[1::2]).all()
 
 
+def handed_on(blocks, shards, merge=False):
+    """What a bundle of these blocks gives: arrivals by key."""
+    split_fn = _SplitFn(shards, merge)
+    split_fn.start_bundle()
+    parts = [part for block in blocks for part in split_fn.process(block, Timestamp(0))]
+    parts += [part.value for part in split_fn.finish_bundle()] if blocks else []
+    return [(key, arrival) for key, octets in parts for arrival in unpack(octets)]
+
+
 def test_every_shard_hears_of_every_block():
     """Empty parts included; stream, number and time are those of the block."""
     whole = batch(many(1), 5, observed_ns=77, end=True)
-    found = list(_SplitFn(4, False).process(whole))
+    found = handed_on([whole], 4)
     assert [key for key, _ in found] == [("local", s) for s in range(4)]
-    assert sum(len(part.packets) for _, part in found) == 1
-    assert all(part._replace(packets=None) == whole._replace(packets=None) for _, part in found)
+    assert sum(len(part.batch.packets) for _, part in found) == 1
+    assert all(part.batch._replace(packets=None) == whole._replace(packets=None) for _, part in found)
+
+
+def test_what_the_queue_says_goes_to_every_shard_concerned():
+    """Receive time and predecessor with each part; a gap to the shards of its own stream alone."""
+    gap = Gap(Stream("x", 0, 1), 2, 3, 9, "lost")
+    found = handed_on([Arrival(batch(many(1), 5), 77, 6, False, (gap,))], 4)
+    assert [key for key, part in found if part.gaps == (gap,)] == [("x", 1), ("x", 3)]
+    assert [part[1:] for _, part in found if part.batch] == [(77, 6, False, ())] * 4
+
+
+def test_a_bundle_of_many_packets_is_handed_on_in_pieces(monkeypatch):
+    """So that no element grows without bound; in the order of the blocks."""
+    monkeypatch.setattr("transforms.shard.MOST_PACKETS", 600)
+    found = handed_on([batch(many(), number) for number in range(5)], 2)
+    assert [part.batch.sequence for key, part in found if key == ("local", 0)] == list(range(5))
 
 
 def test_partition_concerns_its_own_shards():
     """Of two partitions the second concerns the odd shards; merged sensors share one name."""
     odd = many()[shard_hash(many()) % np.uint64(2) == 1]
-    found = list(_SplitFn(4, True).process(batch(odd, 0, Stream("x", 0, 1), partitions=2)))
+    found = handed_on([batch(odd, 0, Stream("x", 0, 1), partitions=2)], 4, True)
     assert [key for key, _ in found] == [(MERGED_SENSORS, 1), (MERGED_SENSORS, 3)]
-    assert sum(len(part.packets) for _, part in found) == len(odd)
+    assert sum(len(part.batch.packets) for _, part in found) == len(odd)
 
 
 @pytest.mark.parametrize(
@@ -54,4 +80,4 @@ def test_partition_concerns_its_own_shards():
 def test_partitions_that_do_not_fit_fail(partition, partitions, message):
     """Packets that no shard would take are an error, not a loss."""
     with pytest.raises(InputError, match=message):
-        list(_SplitFn(4, False).process(batch(many(), 0, Stream("x", 0, partition), partitions=partitions)))
+        handed_on([batch(many(), 0, Stream("x", 0, partition), partitions=partitions)], 4)

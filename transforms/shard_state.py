@@ -1,0 +1,431 @@
+"""What a shard knows: from blocks in any order, perhaps repeated, to flows that do not depend on it. No Beam here.
+
+Blocks of a stream are looked at in the order of their numbers, each once, whatever order they arrive in; so everything
+that follows (how far time has come, what is late, what is lost) is a function of what is on the queue.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import numpy as np
+import pyarrow as pa
+
+from transforms import arrivals, avro
+from transforms.arrivals import Arrival
+from transforms.flow_records import FlowColumns
+from transforms.flow_table import FlowTable
+from transforms.records import (
+    END_OF_STREAM,
+    EVENT_DROPPING,
+    EVENT_ENDED,
+    EVENT_FROM_FUTURE,
+    EVENT_LATE_PACKETS,
+    EVENT_LOST_BLOCKS,
+    EVENT_STALE,
+    EVENT_STARTED,
+    GAP_LOST,
+    GAP_REPLACED,
+    MERGED_SENSORS,
+    NO_TIME,
+    REJECT_DUPLICATE,
+    REJECT_FUTURE,
+    REJECT_LATE,
+    InputError,
+    PacketBatch,
+    Reject,
+    SensorEvent,
+    Stream,
+)
+from transforms.rules import nanoseconds
+from transforms.settings import FlowSettings
+
+Output: TypeAlias = pa.RecordBatch | Reject | SensorEvent
+"""Flows that ended, packets that no flow counts, and what is to be told of sensors."""
+
+STEP_NS = 50_000_000
+"""The table follows observed time in steps of this: larger batches of flows cost less."""
+
+STALE_NS = 10_000_000_000
+"""A block that the queue received so long after it was observed shows a sensor that is behind."""
+
+JOIN_NS = 10_000_000_000
+"""On a queue without order, a stream of which nothing was seen begins where it is after so long."""
+
+LOST_RANGES_MOST = 1000
+"""As many are remembered of a stream; a block of an older one that comes after all counts as repeated."""
+
+_FIRST = -(1 << 63)
+
+
+@dataclass(eq=False)
+class StreamRules:
+    """How a shard follows its streams.
+
+    Attributes:
+        max_out_of_orderness_s: How far back in time packets of a later block may reach.
+        max_clock_skew_s: A block observed more than this after the queue received it is from the future.
+        gap_timeout_s: On a queue without order, a missing block is lost after so long of the queue's receive time.
+        sensors: The sensors of one line that are merged; time is that of the one furthest behind.
+    """
+
+    max_out_of_orderness_s: float = 2.0
+    max_clock_skew_s: float = 60.0
+    gap_timeout_s: float = 600.0
+    sensors: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("max_out_of_orderness_s", "max_clock_skew_s", "gap_timeout_s"):
+            if not 0 <= getattr(self, name) < 1e9:
+                raise InputError(f"--{name}: {getattr(self, name):g} s; give 0 or more")
+
+
+@dataclass
+class _Line:
+    """A sensor, as far as this shard is concerned: one stream at a time.
+
+    Attributes:
+        epoch: Of the stream that is looked at, or was last; -1 before the first.
+        partition: The part of the queue that it is in.
+        over: It has ended; the next epoch may begin.
+        next: Number of the block to be looked at next.
+        observed_ns: The largest observed time of those looked at.
+        lost: Ranges of numbers below `next` that were never looked at.
+        waiting: Blocks that cannot be looked at yet, by epoch and number.
+        gaps: What will not come, by epoch: (first, after, reason).
+        clock_ns: The largest receive time seen.
+    """
+
+    epoch: int = -1
+    partition: int = 0
+    over: bool = True
+    next: int = 0
+    observed_ns: int = _FIRST
+    lost: list[tuple[int, int]] = field(default_factory=list)
+    waiting: dict[tuple[int, int], Arrival] = field(default_factory=dict)
+    gaps: dict[int, list[tuple[int, int, str]]] = field(default_factory=dict)
+    clock_ns: int = NO_TIME
+
+
+class Shard:
+    """The flows of one shard of a sensor, or of merged sensors.
+
+    Args:
+        settings: How flows are assembled.
+        columns: Their columns.
+        rules: How streams are followed.
+        sensor: Name of the sensor, `*` for merged ones.
+        number: Number of the shard; that of a stream's partition speaks for the stream where all shards see the same.
+
+    Attributes:
+        counts: What was counted since the last `take_counts`.
+    """
+
+    def __init__(
+        self, settings: FlowSettings, columns: FlowColumns, rules: StreamRules, sensor: str, number: int
+    ) -> None:
+        self.counts: Counter[str] = Counter()
+        self._settings, self._columns, self._rules = settings, columns, rules
+        self._sensor, self._number = sensor, number
+        self._bound_ns = nanoseconds(rules.max_out_of_orderness_s)
+        self._skew_ns = nanoseconds(rules.max_clock_skew_s)
+        self._gap_ns = nanoseconds(rules.gap_timeout_s)
+        self._lines: dict[str, _Line] = {name: _Line() for name in rules.sensors if sensor == MERGED_SENSORS}
+        self._table: FlowTable | None = None
+        self._told: Counter[str] = Counter()
+        self._end_ns = _FIRST
+
+    def take(self, arrived: Iterator[Arrival] | list[Arrival]) -> Iterator[Output]:
+        """Takes what arrived; the iterator must be run to its end."""
+        for arrival in arrived:
+            yield from self._take(arrival)
+        yield from self._advance()
+
+    def finish(self) -> Iterator[Output]:
+        """Ends all flows, with reason 4: nothing will arrive any more. What waits for missing blocks is taken."""
+        for sensor, line in self._lines.items():
+            while line.waiting or not line.over:
+                if line.over or not any(epoch == line.epoch for epoch, _ in line.waiting):
+                    if not line.over:
+                        yield from self._end(sensor, line, "")
+                    if line.waiting:
+                        self._begin(line, min(line.waiting)[0])
+                    continue
+                yield from self._skip(sensor, line, min(line.waiting)[1], GAP_LOST)
+                yield from self._run(sensor, line)
+        yield from self._close_table()
+
+    @property
+    def open_flows(self) -> int:
+        """Flows that have not ended."""
+        return self._table.open_flows if self._table is not None else 0
+
+    @property
+    def octets(self) -> int:
+        """Memory of the table."""
+        return self._table.octets if self._table is not None else 0
+
+    @property
+    def observed_ns(self) -> int | None:
+        """How far the sensor has come, as far as it was looked at; None before its first block."""
+        return max((line.observed_ns for line in self._lines.values() if line.observed_ns != _FIRST), default=None)
+
+    def take_counts(self) -> Counter[str]:
+        """What was counted since the last call."""
+        if self._table is not None:
+            self.counts.update(self._table.counts - self._told)
+            self._told = Counter(self._table.counts)
+        counts, self.counts = self.counts, Counter()
+        return counts
+
+    def _take(self, arrival: Arrival) -> Iterator[Output]:
+        touched = {}
+        for gap in arrival.gaps:
+            line = self._lines.setdefault(gap.stream.sensor, _Line())
+            if gap.stream.epoch > line.epoch or (gap.stream.epoch == line.epoch and not line.over):
+                line.gaps.setdefault(gap.stream.epoch, []).append((gap.first, gap.after, gap.reason))
+                touched[gap.stream.sensor] = line
+        batch = arrival.batch
+        if batch is not None:
+            line = self._lines.setdefault(batch.stream.sensor, _Line())
+            line.clock_ns = max(line.clock_ns, arrival.received_ns)
+            yield from self._sort_in(line, arrival, batch)
+            touched[batch.stream.sensor] = line
+        for sensor, line in touched.items():
+            yield from self._run(sensor, line)
+
+    def _sort_in(self, line: _Line, arrival: Arrival, batch: PacketBatch) -> Iterator[Output]:
+        """Puts a block where it waits for its turn, unless that is over."""
+        epoch, number = batch.stream.epoch, batch.sequence
+        passed = epoch < line.epoch or (epoch == line.epoch and (line.over or number < line.next))
+        if (epoch, number) in line.waiting or (passed and not self._was_missed(line, epoch, number)):
+            if self._speaks_for(batch.stream):
+                self.counts["blocks_repeated"] += 1
+        elif passed:
+            _forget(line.lost, number)
+            self.counts["packets_taken"] += len(batch.packets)
+            yield from self._refuse(REJECT_LATE, batch, batch.packets)
+        else:
+            line.waiting[epoch, number] = arrival
+
+    @staticmethod
+    def _was_missed(line: _Line, epoch: int, number: int) -> bool:
+        """Whether a block whose turn has passed was not there then."""
+        if epoch < line.epoch:
+            return True
+        return number >= line.next or any(first <= number < after for first, after in line.lost)
+
+    def _run(self, sensor: str, line: _Line) -> Iterator[Output]:
+        """Looks at all blocks whose turn has come."""
+        while True:
+            if line.over:
+                epoch = self._following(line)
+                if epoch is None:
+                    return
+                self._begin(line, epoch)
+            arrival = line.waiting.pop((line.epoch, line.next), None)
+            if arrival is not None and arrival.batch is not None:
+                yield from self._look_at(sensor, line, arrival, arrival.batch)
+                continue
+            missing = next((gap for gap in line.gaps.get(line.epoch, ()) if gap[0] <= line.next < gap[1]), None)
+            if missing is None:
+                missing = self._given_up(line)
+            if missing is None:
+                return
+            _, after, reason = missing
+            if after == END_OF_STREAM:
+                yield from self._end(sensor, line, reason)
+            else:
+                yield from self._skip(sensor, line, after, reason)
+
+    def _following(self, line: _Line) -> int | None:
+        """The epoch that may begin now."""
+        follows = {epoch: arrival.follows for (epoch, _), arrival in line.waiting.items()}
+        return min((epoch for epoch, before in follows.items() if before <= line.epoch), default=None)
+
+    def _given_up(self, line: _Line) -> tuple[int, int, str] | None:
+        """On a queue without order: what is missing for so long that it will not come."""
+        waiting = [(place, arrival.received_ns) for place, arrival in line.waiting.items() if not arrival.ordered]
+        if not waiting:
+            return None
+        joining = line.next == 0 and line.observed_ns == _FIRST
+        patience_ns = min(self._gap_ns, JOIN_NS) if joining else self._gap_ns
+        if line.clock_ns - min(received_ns for _, received_ns in waiting) < patience_ns:
+            return None
+        epoch, number = min(place for place, _ in waiting)
+        if epoch == line.epoch:
+            return line.next, number, GAP_LOST
+        return line.next, END_OF_STREAM, GAP_REPLACED
+
+    def _begin(self, line: _Line, epoch: int) -> None:
+        line.epoch, line.next, line.over, line.observed_ns = epoch, 0, False, _FIRST
+        line.lost = []
+        line.gaps = {number: gaps for number, gaps in line.gaps.items() if number >= epoch}
+        if self._table is None:
+            self._table = self._settings.table(self._columns, self._sensor)
+
+    def _look_at(self, sensor: str, line: _Line, arrival: Arrival, batch: PacketBatch) -> Iterator[Output]:
+        """The next block of the stream."""
+        assert self._table is not None
+        first = line.observed_ns == _FIRST
+        line.next, line.partition = batch.sequence + 1, batch.stream.partition
+        speaks = self._speaks_for(batch.stream)
+        if speaks:
+            self.counts["blocks_taken"] += 1
+            self.counts.update({f"reject {reason}": count for reason, count in batch.rejects})
+            self.counts["interface_drops"] += batch.dropped
+            yield from self._events(arrival, batch, first)
+        self.counts["packets_taken"] += len(batch.packets)
+        if arrival.received_ns != NO_TIME and batch.observed_ns - arrival.received_ns > self._skew_ns:
+            yield from self._refuse(REJECT_FUTURE, batch, batch.packets)
+        else:
+            late = batch.packets["time_ns"] < line.observed_ns - self._bound_ns if not first else np.zeros(0, bool)
+            on_time = batch
+            if late.any():
+                yield from self._refuse(REJECT_LATE, batch, batch.packets[late])
+                if speaks:
+                    yield _event(EVENT_LATE_PACKETS, arrival, batch, int(late.sum()))
+                on_time = batch._replace(packets=batch.packets[~late])
+            behind_table = self._table.add(on_time)
+            if len(behind_table):  # of a merged sensor that came back behind the others
+                self._table.counts[REJECT_LATE] -= len(behind_table)
+                yield from self._refuse(REJECT_LATE, batch, behind_table)
+            line.observed_ns = max(line.observed_ns, batch.observed_ns)
+            if batch.end:
+                self._end_ns = max(self._end_ns, batch.observed_ns)
+        if batch.end:
+            yield from self._end(sensor, line, "")
+
+    def _events(self, arrival: Arrival, batch: PacketBatch, first: bool) -> Iterator[SensorEvent]:
+        """What a block shows of its sensor."""
+        if first:
+            yield _event(EVENT_STARTED, arrival, batch, 0)
+        if batch.dropped:
+            yield _event(EVENT_DROPPING, arrival, batch, batch.dropped)
+        if batch.end:
+            yield _event(EVENT_ENDED, arrival, batch, 0)
+        if arrival.received_ns != NO_TIME:
+            behind_ns = arrival.received_ns - batch.observed_ns
+            if behind_ns > STALE_NS and batch.health is not None:
+                yield _event(EVENT_STALE, arrival, batch, behind_ns)
+            elif -behind_ns > self._skew_ns:
+                yield _event(EVENT_FROM_FUTURE, arrival, batch, len(batch.packets))
+
+    def _skip(self, sensor: str, line: _Line, after: int, reason: str) -> Iterator[Output]:
+        """Goes on behind blocks that will not come."""
+        if after <= line.next:
+            return
+        stream = Stream(sensor, line.epoch, line.partition)
+        if self._speaks_for(stream):
+            self.counts["blocks_lost"] += after - line.next
+            time_ns = line.observed_ns if line.observed_ns != _FIRST else 0
+            yield SensorEvent(*stream, EVENT_LOST_BLOCKS, time_ns, sequence=line.next, amount=after - line.next)
+        line.lost = [*line.lost[-LOST_RANGES_MOST:], (line.next, after)]
+        line.next = after
+        line.gaps[line.epoch] = [gap for gap in line.gaps.get(line.epoch, ()) if gap[1] > after]
+
+    def _end(self, sensor: str, line: _Line, reason: str) -> Iterator[Output]:
+        """Ends the stream that is looked at; with the last one its flows end."""
+        stream = Stream(sensor, line.epoch, line.partition)
+        if reason and self._speaks_for(stream):
+            time_ns = line.observed_ns if line.observed_ns != _FIRST else 0
+            yield SensorEvent(*stream, reason, time_ns, sequence=line.next)
+        line.over = True
+        line.gaps.pop(line.epoch, None)
+        for place in [place for place in line.waiting if place[0] <= line.epoch]:
+            batch = line.waiting.pop(place).batch
+            if batch is not None:
+                self.counts["packets_taken"] += len(batch.packets)
+                yield from self._refuse(REJECT_LATE, batch, batch.packets)
+        self._end_ns = max(self._end_ns, line.observed_ns)
+        if all(other.over and other.epoch >= 0 for other in self._lines.values()):
+            yield from self._close_table()
+
+    def _close_table(self) -> Iterator[Output]:
+        if self._table is not None:
+            yield from self._counted(self._table.finish(self._end_ns))
+            self.counts.update(self._table.counts - self._told)
+            self._table, self._told = None, Counter()
+        self._end_ns = _FIRST
+
+    def _advance(self) -> Iterator[Output]:
+        """Lets the table follow the sensor, or the merged sensor that is furthest behind."""
+        running = [line.observed_ns for line in self._lines.values() if not line.over]
+        if self._table is None or not running or any(line.epoch < 0 for line in self._lines.values()):
+            return
+        observed_ns = min(running)
+        if observed_ns != _FIRST:
+            frontier_ns = observed_ns - self._bound_ns
+            yield from self._counted(self._table.advance(frontier_ns - frontier_ns % STEP_NS))
+
+    def _counted(self, flows: Iterator[pa.RecordBatch]) -> Iterator[Output]:
+        """Flows as they end, and the packets that were duplicates."""
+        assert self._table is not None
+        yield from flows
+        for packets in self._table.take_duplicates():
+            batch = PacketBatch(Stream(self._sensor), 0, 0, packets)
+            yield Reject("assemble", REJECT_DUPLICATE, self._sensor, None, avro.encode_block(batch))
+
+    def _refuse(self, reason: str, batch: PacketBatch, packets: np.ndarray) -> Iterator[Reject]:
+        """Packets that no flow counts, as one block."""
+        if len(packets):
+            self.counts[f"reject {reason}"] += len(packets)
+            block = avro.encode_block(batch._replace(packets=packets))
+            yield Reject("assemble", reason, batch.stream.sensor, batch.sequence, block)
+
+    def _speaks_for(self, stream: Stream) -> bool:
+        """Whether this shard counts what every shard of the stream sees."""
+        return stream.partition == self._number
+
+    def to_bytes(self) -> bytes:
+        """All that the shard knows, in a form that `restore` takes; its counts must have been taken before."""
+        lines = {
+            sensor: [line.epoch, line.partition, line.over, line.next, line.observed_ns, line.lost,
+                     list(line.gaps.items()), line.clock_ns]
+            for sensor, line in self._lines.items()
+        }  # fmt: skip
+        waiting = arrivals.pack([arrival for line in self._lines.values() for arrival in line.waiting.values()])
+        table = b"" if self._table is None else self._table.to_bytes()
+        about = json.dumps([lines, self._end_ns, len(waiting)]).encode()
+        return b"".join([len(about).to_bytes(4, "little"), about, waiting, table])
+
+    def restore(self, octets: bytes) -> None:
+        """Makes this shard what the one was that gave these bytes.
+
+        Raises:
+            InputError: They are of another version, or of other settings.
+        """
+        begin = 4 + int.from_bytes(octets[:4], "little")
+        lines, self._end_ns, waiting = json.loads(octets[4:begin])
+        self.counts, self._lines = Counter(), {}
+        for sensor, (epoch, partition, over, following, observed_ns, lost, gaps, clock_ns) in lines.items():
+            told = {number: [(first, after, reason) for first, after, reason in those] for number, those in gaps}
+            ranges = [(first, after) for first, after in lost]
+            self._lines[sensor] = _Line(
+                epoch, partition, over, following, observed_ns, ranges, gaps=told, clock_ns=clock_ns
+            )
+        for arrival in arrivals.unpack(octets[begin : begin + waiting]):
+            assert arrival.batch is not None
+            stream = arrival.batch.stream
+            self._lines[stream.sensor].waiting[stream.epoch, arrival.batch.sequence] = arrival
+        table = octets[begin + waiting :]
+        self._table, self._told = None, Counter()
+        if table:
+            self._table = FlowTable.from_bytes(table, self._settings.rules, self._columns.families, self._columns)
+            self._told = Counter(self._table.counts)
+
+
+def _event(event: str, arrival: Arrival, batch: PacketBatch, amount: int) -> SensorEvent:
+    return SensorEvent(
+        *batch.stream, event, batch.observed_ns, arrival.received_ns, batch.sequence, amount, batch.health
+    )
+
+
+def _forget(ranges: list[tuple[int, int]], number: int) -> None:
+    """Takes a number out of the ranges."""
+    for i, (first, after) in enumerate(ranges):
+        if first <= number < after:
+            ranges[i : i + 1] = [(a, b) for a, b in ((first, number), (number + 1, after)) if a < b]
+            return
