@@ -11,7 +11,7 @@ TOOLS := $(VENV)/.tools-installed
 CODE := pipelines queues sources sinks transforms
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types check check-all bench docs clean
+.PHONY: help demo test servers lint types check check-all bench docs clean
 
 help:  ## lists the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -23,6 +23,10 @@ demo: $(BASE)  ## makes traffic and assembles its flows into the folder flows/
 test: $(TOOLS)  ## runs the tests
 	@echo "== test: all tests but the slow ones; those of real captures are skipped where there are none"
 	$(IN_VENV) -m pytest --numprocesses=$(TEST_PROCESSES)
+
+servers: $(TOOLS)  ## fetches and builds the servers that tests use, once; takes some minutes
+	@echo "== servers: Kafka, Prism, Flink and a Pub/Sub emulator, into ~/.cache/flowbeam/servers (or FLOWBEAM_SERVERS)"
+	$(IN_VENV) -m tests.servers.install
 
 lint: $(TOOLS)  ## checks style with ruff
 	@echo "== lint: ruff over code, tests and benchmarks"
@@ -67,5 +71,5 @@ $(BASE): pyproject.toml setup.py | $(VENV)/bin/python
 
 $(TOOLS): $(BASE)
 	@echo "== environment: installing the tools of the tests"
-	$(IN_VENV) -m pip install --quiet --editable '.[test]'
+	$(IN_VENV) -m pip install --quiet --editable '.[test,kafka,pubsub,sensor]'
 	@touch $@

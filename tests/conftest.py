@@ -1,10 +1,12 @@
-"""What all tests share: the corpus of real captures, slow tests by request, hypothesis without deadlines."""
+"""What all tests share: the corpus of captures, slow tests by request, real servers, hypothesis without deadlines."""
 
 import os
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+pytest_plugins = ["servers.fixtures"]
 
 CORPUS = Path(os.environ.get("FLOWBEAM_CORPUS") or Path(__file__).parents[2] / "shared" / "data")
 

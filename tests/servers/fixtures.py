@@ -1,0 +1,79 @@
+"""Fixtures of real servers: `kafka`, `flink`, `pubsub`, `prism`.
+
+A server is started by the first test process of a run that asks for it, serves all of them, and ends with the last. So
+tests share it: they use topics of their own, and take what they kill from `servers.kafka` and its like, in `tmp_path`.
+"""
+
+import fcntl
+import itertools
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import pytest
+from servers.install import NotInstalled, install, installed
+from servers.processes import Server
+
+if TYPE_CHECKING:
+    from servers.kafka import KafkaServer
+
+_Kind = TypeVar("_Kind", bound=Server)
+
+
+def need(*names: str) -> None:
+    """Skips a test where a server is not installed; on a build server (CI=true) installs it, or fails."""
+    for name in names:
+        try:
+            if os.environ.get("CI") == "true":
+                install(name)
+            else:
+                installed(name)
+        except NotInstalled as line:
+            if os.environ.get("CI") == "true":
+                pytest.fail(str(line), pytrace=False)
+            pytest.skip(str(line))
+
+
+def shared(run: Path, name: str, make: Callable[[Path], _Kind]) -> Iterator[_Kind]:
+    """One server for all processes of a run, whose folder is `run`; to be used as a generator fixture."""
+    top = run / "servers"
+    top.mkdir(exist_ok=True)
+    with open(top / f"{name}.lock", "w", encoding="utf-8") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for number in itertools.count():
+            folder = top / f"{name}-{number}"
+            if folder.exists():
+                server = make(folder)
+                if server.join():
+                    break
+            else:
+                server = make(folder).start()
+                break
+    yield server
+    server.leave()
+
+
+@pytest.fixture(scope="session")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that all processes of this run of the tests share."""
+    folder = tmp_path_factory.getbasetemp()
+    return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+
+
+@pytest.fixture(scope="session")
+def kafka(run_folder: Path) -> "Iterator[KafkaServer]":
+    """A Kafka broker, shared: name topics for the test."""
+    need("kafka")
+    from servers.kafka import KafkaServer
+
+    yield from shared(run_folder, "kafka", KafkaServer)
+
+
+@pytest.fixture(scope="session")
+def prism() -> list[str]:
+    """The pipeline options that run a pipeline on Prism."""
+    need("prism")
+    from servers.prism import prism_arguments
+
+    return prism_arguments()

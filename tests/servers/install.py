@@ -1,0 +1,238 @@
+"""Fetches and builds the servers that tests run against, once for each user: `make servers`.
+
+They go into `~/.cache/flowbeam/servers`, or the folder FLOWBEAM_SERVERS, a folder for each, named by what it is made
+of; it appears there when it is complete. Versions are those of `recipes/` and below, what comes with Beam is of the
+version that is installed here.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import importlib.metadata
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+RECIPES = Path(__file__).with_name("recipes")
+_BEAM = f"v{importlib.metadata.version('apache-beam')}"
+_BEAM_IN_GO = "github.com/apache/beam/sdks/v2"
+_FLINK = "1.19.3"
+
+
+class NotInstalled(Exception):
+    """A server is not there, or cannot be had; one line that says what to do."""
+
+
+class Tool(NamedTuple):
+    """A program that installing or running a server takes.
+
+    Attributes:
+        version: Command that says it; the first number in what it prints is compared.
+        oldest: First version that does.
+        package: What to install on Debian and Ubuntu.
+    """
+
+    version: tuple[str, ...]
+    oldest: tuple[int, int]
+    package: str
+
+
+_TOOLS = {
+    "java": Tool(("java", "-version"), (17, 0), "openjdk-17-jdk-headless"),
+    "mvn": Tool(("mvn", "--version"), (3, 6), "maven"),
+    "go": Tool(("go", "version"), (1, 21), "golang-go (golang-1.22-go or later where that is older)"),
+}
+
+
+class Recipe(NamedTuple):
+    """How a server is made.
+
+    Attributes:
+        made_of: Text or files whose change makes another server of it.
+        tools: Programs that it takes.
+        build: Makes it in an empty folder; what its commands print goes to the file.
+        doing: What takes the time.
+    """
+
+    made_of: Sequence[str | Path]
+    tools: Sequence[str]
+    build: Callable[[Path, Path], None]
+    doing: str
+
+
+def installed(name: str) -> Path:
+    """The folder of a server that is there.
+
+    Raises:
+        NotInstalled: It is not.
+    """
+    folder = _folder_of(name)
+    if not folder.exists():
+        raise NotInstalled(f"needs {name}: run `make servers`")
+    return folder
+
+
+def install(name: str) -> Path:
+    """Fetches and builds a server unless it is there; waits where another process is at it.
+
+    Raises:
+        NotInstalled: A tool is missing or a command failed.
+    """
+    folder = _folder_of(name)
+    with _alone(name):
+        if folder.exists():
+            print(f"== servers: {name} is there", flush=True)
+            return folder
+        recipe = _RECIPES[name]
+        print(f"== servers: {name}: {recipe.doing}", flush=True)
+        for tool in recipe.tools:
+            _check(name, tool)
+        began = time.monotonic()
+        log = folder.parent / f"{name}.log"
+        log.write_bytes(b"")
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{name}-") as work:
+            built = Path(work) / "built"
+            built.mkdir()
+            recipe.build(built, log)
+            built.rename(folder)
+        print(f"== servers: {name} is there, after {time.monotonic() - began:.0f} s", flush=True)
+    return folder
+
+
+def _kafka(folder: Path, log: Path) -> None:
+    copy = "dependency:copy-dependencies"
+    _maven(folder, log, "kafka", copy, f"-DoutputDirectory={folder}", "-DincludeScope=runtime")
+
+
+def _flink(folder: Path, log: Path) -> None:
+    """Takes Flink's own jars from the package that brings them to Python; its scripts are not needed."""
+    with tempfile.TemporaryDirectory(dir=folder.parent) as downloads:
+        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary=:all:"]
+        _run("flink", log, *pip, f"--dest={downloads}", f"apache-flink-libraries=={_FLINK}")
+        (archive,) = Path(downloads).iterdir()
+        with tarfile.open(archive) as package:
+            for member in package:
+                name = Path(member.name).name
+                if re.search(r"/deps/lib/(flink-dist|log4j-)[^/]*\.jar$", member.name):
+                    octets = package.extractfile(member)
+                    assert octets is not None
+                    with octets, open(folder / name, "wb") as jar:
+                        shutil.copyfileobj(octets, jar)
+
+
+def _flink_job_server(folder: Path, log: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=folder.parent) as target:
+        _maven(folder, log, "flink_job_server", "package", f"-DbuildDirectory={target}")
+        shutil.move(Path(target) / "flink-job-server.jar", folder)
+
+
+def _python_worker(folder: Path, log: Path) -> None:
+    _go(folder, log, "python-worker", "install", f"{_BEAM_IN_GO}/python/container@{_BEAM}")
+
+
+def _prism(folder: Path, log: Path) -> None:
+    _go(folder, log, "prism", "install", f"{_BEAM_IN_GO}/go/cmd/prism@{_BEAM}")
+
+
+def _pubsub(folder: Path, log: Path) -> None:
+    _go(folder, log, "pubsub", "build", "-o", str(folder / "pubsub"), ".", where=RECIPES / "pubsub")
+
+
+_RECIPES = {
+    "kafka": Recipe([RECIPES / "kafka/pom.xml"], ["java", "mvn"], _kafka, "fetching the broker's jars"),
+    "prism": Recipe([_BEAM], ["go"], _prism, "building Beam's local runner for streams, a minute or two"),
+    "pubsub": Recipe(
+        [RECIPES / "pubsub" / name for name in ("go.mod", "go.sum", "main.go")],
+        ["go"],
+        _pubsub,
+        "building the emulator",
+    ),
+    "flink": Recipe([_FLINK], ["java"], _flink, "fetching its jars, 230 MB"),
+    "flink-job-server": Recipe(
+        [RECIPES / "flink_job_server/pom.xml"],
+        ["java", "mvn"],
+        _flink_job_server,
+        "putting Beam's parts together, some minutes",
+    ),
+    "python-worker": Recipe([_BEAM], ["go"], _python_worker, "building what starts Python workers for Flink"),
+}
+
+
+def _folder_of(name: str) -> Path:
+    top = Path(os.environ.get("FLOWBEAM_SERVERS") or Path.home() / ".cache" / "flowbeam" / "servers")
+    digest = hashlib.sha256()
+    for part in _RECIPES[name].made_of:
+        digest.update(part.read_bytes() if isinstance(part, Path) else part.encode())
+    return top.absolute() / f"{name}-{digest.hexdigest()[:12]}"
+
+
+@contextlib.contextmanager
+def _alone(name: str) -> Iterator[None]:
+    """Holds off other processes that install the same."""
+    top = _folder_of(name).parent
+    top.mkdir(parents=True, exist_ok=True)
+    with open(top / f".{name}.lock", "w", encoding="utf-8") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _check(name: str, tool: str) -> None:
+    """Raises NotInstalled where a tool is missing or too old."""
+    wanted = _TOOLS[tool]
+    oldest = ".".join(map(str, wanted.oldest))
+    advice = f"on Debian and Ubuntu: apt install {wanted.package}"
+    if shutil.which(tool) is None:
+        raise NotInstalled(f"{name} needs {tool}, version {oldest} or newer; {advice}")
+    said = subprocess.run(wanted.version, capture_output=True, text=True, check=False)
+    found = re.search(r"(?<!\[)(\d+)(?:\.(\d+))?", said.stdout + said.stderr)  # not colours
+    if found is None or (int(found[1]), int(found[2] or 0)) < wanted.oldest:
+        raise NotInstalled(f"{name} needs {tool} {oldest} or newer, this is {found and found[0]}; {advice}")
+
+
+def _maven(folder: Path, log: Path, recipe: str, *words: str) -> None:
+    _run(folder.name, log, "mvn", "--batch-mode", "--quiet", f"--file={RECIPES / recipe / 'pom.xml'}", *words)
+
+
+def _go(folder: Path, log: Path, name: str, *words: str, where: Path = RECIPES) -> None:
+    _run(name, log, "go", *words, where=where, GOBIN=str(folder), GOFLAGS="-buildvcs=false -ldflags=-s")
+
+
+def _run(name: str, log: Path, *command: str, where: Path | None = None, **environment: str) -> None:
+    """Runs a command; raises NotInstalled where it fails."""
+    with log.open("ab") as file:
+        done = subprocess.run(
+            command,
+            cwd=where,
+            env={**os.environ, **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            check=False,
+        )
+    if done.returncode:
+        raise NotInstalled(f"{name}: `{command[0]}` ended with status {done.returncode}; what it said is in {log}")
+
+
+def main(names: Sequence[str]) -> int:
+    """Installs the servers of these names, all if there are none."""
+    try:
+        for name in names or _RECIPES:
+            if name not in _RECIPES:
+                raise NotInstalled(f"no server {name}; there are {', '.join(_RECIPES)}")
+            install(name)
+    except NotInstalled as line:
+        print(f"servers: {line}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
