@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from types import ModuleType
 from typing import NamedTuple, Protocol
 
-from transforms.records import InputError
+from transforms.records import InputError, Stream
 
 
 class Message(NamedTuple):
@@ -100,8 +100,8 @@ class QueueReader(Protocol):
 
     damage: list[str]
 
-    def parts(self) -> dict[str, tuple[str, ...]]:
-        """The parts of each sensor, in the order of its streams and their blocks; there is at least one.
+    def parts(self) -> dict[Stream, tuple[str, ...]]:
+        """The parts of each stream, in the order of its blocks; there is at least one.
 
         Raises:
             InputError: There is nothing that could be read.

@@ -214,8 +214,8 @@ class SpoolReader:
         self.damage: list[str] = []
         self._folder = folder
 
-    def parts(self) -> dict[str, tuple[str, ...]]:
-        """The files of each sensor, by stream and first block; those that cannot be used are lines of `damage`.
+    def parts(self) -> dict[Stream, tuple[str, ...]]:
+        """The files of each stream, by first block; those that cannot be used are lines of `damage`.
 
         Raises:
             InputError: The folder has no files of packet blocks.
@@ -236,10 +236,10 @@ class SpoolReader:
         if not files:
             nothing = f"{self._folder}: no Avro files in this folder; name one that pipelines.capture has written"
             raise InputError("; ".join(self.damage) or nothing)
-        sensors: dict[str, tuple[str, ...]] = {}
+        streams: dict[Stream, list[str]] = {}
         for file in sorted(files):
-            sensors[file.stream.sensor] = (*sensors.get(file.stream.sensor, ()), file.path)
-        return sensors
+            streams.setdefault(file.stream, []).append(file.path)
+        return {stream: tuple(paths) for stream, paths in streams.items()}
 
     def read(self, part: str) -> Iterator[Message]:
         """The blocks of a file.

@@ -39,12 +39,17 @@ class _Followed:
     last: int | None = None
     over: bool = False
 
+    @property
+    def complete(self) -> bool:
+        """Nothing is missing any more, up to the end block."""
+        return self.last is not None and self.next > self.last
+
 
 class QueueOrder:
     """Follows the streams in one part of a queue, in the order of that part.
 
     A number is lost once its stream has come further, by more than the bound, than the first block behind the missing
-    one: until then it may be out of order. Behind the end block nothing comes further: what is missing before it is lost
+    one: until then it may be out of order. No block comes further than the end: what is missing before that is lost
     once the queue has received nothing of the stream for the bound. A stream is over with its end block; when a later
     epoch of its sensor has come further by the bound than where this one was, or than where itself began (a clock may
     have been set back); or when the queue has received nothing of it for the timeout. So what is told depends on the
@@ -79,7 +84,7 @@ class QueueOrder:
             followed.received_ns = max(followed.received_ns, received_ns)
             followed.observed_ns = max(followed.observed_ns, time_ns)
             if header.end:  # its own time is that of the last packet, and heartbeats were later
-                followed.last = header.sequence
+                followed.last = min(header.sequence, END_OF_STREAM if followed.last is None else followed.last)
                 time_ns = followed.observed_ns
             followed.begun_ns = min(followed.begun_ns, time_ns)
             if header.sequence >= followed.next:
@@ -124,12 +129,12 @@ class QueueOrder:
         """
         if not all(one.over for one in self._streams.values()):
             return False
-        mine = {sensor: epoch for (sensor, _), epoch in self._latest.items()}
-        return all(
-            mine.get(sensor, -1) >= epoch
-            for (sensor, part), epoch in first._latest.items()
-            if first._streams[Stream(sensor, epoch, part)].partitions > partition
-        )
+        for (sensor, part), epoch in first._latest.items():
+            theirs = first._streams[Stream(sensor, epoch, part)]
+            if theirs.partitions > partition and theirs.last is not None:  # else it was killed, perhaps before it came
+                if self._latest.get((sensor, partition), -1) < epoch:
+                    return False
+        return True
 
     @property
     def most_partitions(self) -> int:
@@ -158,7 +163,7 @@ class QueueOrder:
     def _settle(self, stream: Stream, followed: _Followed, whole: bool = False) -> list[Gap]:
         """Moves `next` on, over what has come and over what is lost."""
         gaps = []
-        while followed.early:
+        while followed.early and not followed.complete:
             while followed.next in followed.early:
                 del followed.early[followed.next]
                 followed.next += 1
@@ -171,7 +176,7 @@ class QueueOrder:
             first = min(followed.early)
             gaps.append(Gap(stream, followed.partitions, followed.next, first, GAP_LOST))
             followed.next = first
-        if followed.last is not None and followed.next > followed.last:
+        if followed.complete:
             followed.over = True
             followed.early.clear()
         return gaps
@@ -179,13 +184,20 @@ class QueueOrder:
     def _replaced(self, stream: Stream, followed: _Followed) -> list[Gap]:
         """Ends the stream's predecessors that never said so themselves, the oldest first."""
         gaps: list[Gap] = []
-        for earlier, one in sorted(self._streams.items()):
-            same_line = (earlier.sensor, earlier.partition) == (stream.sensor, stream.partition)
-            if not same_line or one.over or earlier.epoch >= stream.epoch:
-                continue
+        for earlier in sorted(self._before(stream)):
+            one = self._streams[earlier]
             if followed.observed_ns - min(one.observed_ns, followed.begun_ns) > self._bound_ns:
                 gaps += self._close(earlier, one, GAP_REPLACED)
         return gaps
+
+    def _before(self, stream: Stream) -> list[Stream]:
+        """The stream's predecessors that are not over."""
+        sensor, epoch, partition = stream
+        return [
+            other
+            for other, one in self._streams.items()
+            if not one.over and other.epoch < epoch and other.sensor == sensor and other.partition == partition
+        ]
 
     def _passed(self, received_ns: int) -> list[Gap]:
         """What is known once the queue's receive time has come so far."""

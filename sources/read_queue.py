@@ -1,4 +1,4 @@
-"""Reading a queue to its end: on one machine sensor by sensor, as captures are read, or with Beam."""
+"""Reading a queue to its end: on one machine stream by stream, as captures are read, or with Beam."""
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
@@ -28,29 +28,29 @@ _log = logging.getLogger(__name__)
 
 
 class QueueInput(NamedTuple):
-    """What a queue holds of one sensor.
+    """What a queue holds of one stream. All packets of a flow are in one.
 
     Attributes:
         url: The queue.
-        sensor: Name of the sensor.
-        parts: Files or the like, in the order of its streams and their blocks.
-        damage: One line for each part of the queue that cannot be used at all; told with the first sensor.
+        stream: Sensor, epoch and partition.
+        parts: Files or the like, in the order of its blocks.
+        damage: One line for each part of the queue that cannot be used at all; told with the first stream.
     """
 
     url: str
-    sensor: str
+    stream: Stream
     parts: tuple[str, ...]
     damage: tuple[str, ...] = ()
 
 
 def queue_inputs(url: str) -> list[QueueInput]:
-    """The sensors of a queue such as `spool:DIR`.
+    """The streams of a queue such as `spool:DIR`.
 
     Raises:
         InputError: There is no such queue, or nothing in it can be read.
     """
     reader = queues.open_reader(url)
-    inputs = [QueueInput(url, sensor, parts) for sensor, parts in sorted(reader.parts().items())]
+    inputs = [QueueInput(url, stream, parts) for stream, parts in sorted(reader.parts().items())]
     return [inputs[0]._replace(damage=tuple(reader.damage)), *inputs[1:]]
 
 
@@ -60,19 +60,19 @@ def read_packets(
     report: ReadReport,
     on_progress: Callable[[int], None] | None = None,
 ) -> Iterator[PacketBatch]:
-    """Batches of a sensor, by stream and number, each once; packets keep the order that they were captured in.
+    """Batches of a stream, by number, each once; packets keep the order that they were captured in.
 
     The report says of the packets what it said when they were captured. Blocks that cannot be decoded are samples, with
     step `decode`, and a line under `damage`, as are blocks that are missing and a stream without end.
 
     Args:
-        queue_input: The sensor and its part of the queue.
+        queue_input: The stream and its part of the queue.
         settings: Payload prefixes are cut to `headers.payload_octets`; the rest was settled at the capture.
         report: Counts what was read; complete when the iterator ends.
         on_progress: Called with `report.octets_read` as it grows.
 
     Raises:
-        InputError: If nothing of the sensor can be read.
+        InputError: If nothing of the stream can be read.
     """
     report.damage += queue_input.damage
     reader = queues.open_reader(queue_input.url)

@@ -95,20 +95,21 @@ class _AssembleFn(beam.DoFn):
         report, batches = self._read(sensor_input)
         table: FlowTable | None = None
         rejects: list[Reject] = []
-        span = Span()
+        span, end_ns = Span(), None
         with ahead(batches) as arriving:
             for batch in arriving:
                 if table is None:
                     table = self._settings.table(self._columns, self._sensor or batch.stream.sensor)
                 span.add(batch.packets)
+                if batch.end:
+                    end_ns = batch.observed_ns
                 late = table.add(batch)
                 rejects += packet_rejects(REJECT_LATE, late, batch, self._max_rejects - len(rejects))
-                until_ns = min(batch.observed_ns - self._out_of_orderness_ns, span.last_ns)
-                for flows in table.advance(until_ns, ROWS):
+                for flows in table.advance(batch.observed_ns - self._out_of_orderness_ns, ROWS):
                     yield self._counted.flows(flows)
                 rejects += duplicate_rejects(table, self._max_rejects - len(rejects))
         if table is not None:
-            for flows in table.finish(span.last_ns):
+            for flows in table.finish(span.last_ns if end_ns is None else end_ns):
                 yield self._counted.flows(flows)
             rejects += duplicate_rejects(table, self._max_rejects - len(rejects))
             self._counted.table(table)

@@ -58,7 +58,7 @@ def read_files(inputs, payload_octets=0, sensor_from="all"):
 def read_spool(url, payload_octets=0):
     report = ReadReport()
     settings = ReadSettings(HeaderSettings(payload_octets=payload_octets))
-    return {one.sensor: all_rows(read_queue_packets(one, settings, report)) for one in queue_inputs(url)}, report
+    return {one.stream.sensor: all_rows(read_queue_packets(one, settings, report)) for one in queue_inputs(url)}, report
 
 
 @pytest.mark.parametrize("payload_octets", [0, 8])

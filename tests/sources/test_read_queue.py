@@ -47,13 +47,13 @@ def file_of(folder, sequence):
 
 
 def test_sensors_are_apart_and_streams_in_order(tmp_path):
-    """An input for each sensor; its batches by epoch, partition and number, however they were written."""
+    """An input for each stream, by sensor, epoch and partition; its batches by number, however they were written."""
     names = [("b", 0, 0, 0), ("a", 9, 0, 0), ("a", 9, 0, 1), ("a", 3, 1, 0), ("a", 3, 0, 0), ("a", 3, 0, 1)]
     url = write(
         tmp_path,
         *(block(n, sensor=sensor, epoch=epoch, partition=part, end=True) for sensor, epoch, part, n in names),
     )
-    assert [one.sensor for one in queue_inputs(url)] == ["a", "b"]
+    assert [tuple(one.stream) for one in queue_inputs(url)] == [("a", 3, 0), ("a", 3, 1), ("a", 9, 0), ("b", 0, 0)]
     batches, report = read(url)
     assert [(*batch.stream, batch.sequence) for batch in batches] == sorted(names)
     assert (report.packets_read, report.damage) == (6, [])
