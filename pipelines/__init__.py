@@ -9,13 +9,14 @@ from types import TracebackType
 
 
 class _WithoutCloudNotice(logging.Filter):
-    """Drops the one line that Beam logs when it is imported without its Google Cloud extras."""
+    """Drops what Beam logs when it is imported without its Google Cloud extras, or with one library of Google's."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        return not str(record.msg).startswith("apitools not found")
+        return not str(record.msg).startswith(("apitools not found", "Failed to import GCSFileSystem"))
 
 
-logging.getLogger().addFilter(_WithoutCloudNotice())
+for _name in (None, "apache_beam.io.filesystems"):
+    logging.getLogger(_name).addFilter(_WithoutCloudNotice())
 
 
 def _show_error(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:

@@ -8,8 +8,10 @@ from typing import Any, TypeVar
 
 from apache_beam.options.pipeline_options import PipelineOptions
 
+from pipelines.stream_options import StreamOptions
 from pipelines.summary import check_path
 from pipelines.terminal import OneLineParser
+from pipelines.words import comma_separated
 from transforms.records import InputError
 
 T = TypeVar("T", bound=PipelineOptions)
@@ -18,11 +20,6 @@ _AND_BEAMS = """\
 Beam's own options are understood, too, such as --runner (default DirectRunner:
 this machine) and --setup_file: https://beam.apache.org/documentation/
 """
-
-
-def comma_separated(text: str) -> tuple[str, ...]:
-    """The parts of `a,b,c`; none of an empty text."""
-    return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
 class FlowOptions(PipelineOptions):
@@ -50,8 +47,8 @@ class FlowOptions(PipelineOptions):
             metavar="URL",
             action="append",
             default=[],
-            help="Capture file, folder, glob, `-` for standard input, or a queue such as spool:DIR; repeatable."
-            " Without it, demo traffic is made and read.",
+            help="Capture file, folder, glob, `-` for standard input, or a queue: spool:DIR, kafka://BROKER/TOPIC,"
+            " pubsub://PROJECT/SUBSCRIPTION; repeatable. Without it, demo traffic is made and read.",
         )
         parser.add_argument(
             "--output",
@@ -142,6 +139,16 @@ class _KeptViews(PipelineOptions):
         return views[cls]
 
 
+OURS = (FlowOptions, StreamOptions)
+"""The options of the main job; all others are Beam's."""
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Adds our options alone."""
+    for ours in OURS:
+        ours._add_argparse_args(parser)
+
+
 def parse_options(arguments: Sequence[str]) -> PipelineOptions:
     """Our options and Beam's own; a word that is neither is refused, where Beam would drop it with a warning.
 
@@ -158,13 +165,14 @@ def parse_options(arguments: Sequence[str]) -> PipelineOptions:
         conflict_handler="resolve",
     )
     for options in PipelineOptions.__subclasses__():
-        if options is not FlowOptions:
+        if options not in OURS:
             options._add_argparse_args(parser)
     for action in parser._actions:
         if action.dest != "help":
             action.help = argparse.SUPPRESS
-    FlowOptions._add_argparse_args(parser)
+    add_arguments(parser)
     parser.parse_args(list(arguments))
     kept = _KeptViews(list(arguments))
     kept.view_as(FlowOptions).check()
+    kept.view_as(StreamOptions).check()
     return kept

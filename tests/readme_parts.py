@@ -18,7 +18,7 @@ from unittest import mock
 import pyarrow.parquet as pq
 
 from pipelines import capture, flows, generate
-from pipelines.options import FlowOptions
+from pipelines.options import add_arguments
 
 README = Path(__file__).parents[1] / "README.md"
 
@@ -44,7 +44,7 @@ def parser_of(command: str) -> ArgumentParser:
     """The parser of a command, of its own options only: not those of Beam."""
     if command == "pipelines.flows":
         parser = ArgumentParser()
-        FlowOptions._add_argparse_args(parser)
+        add_arguments(parser)
         return parser
 
     def caught(parser: ArgumentParser, *_: Any) -> None:

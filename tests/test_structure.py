@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -50,7 +50,7 @@ MAY_IMPORT_ALONE = {
 
 LONGEST_MODULE = 420
 
-INSTALLED_AS = {"apache-beam": "apache_beam"}
+INSTALLED_AS = {"google-cloud-pubsub": "google", "google-cloud-bigquery": "google", "cassandra-driver": "cassandra"}
 
 
 def label(path: Path) -> str:
@@ -59,7 +59,12 @@ def label(path: Path) -> str:
 
 def imported(path: Path) -> Iterator[str]:
     """Every module that a file imports, at its head or inside functions, by its full name."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    yield from imported_in(ast.walk(ast.parse(path.read_text(encoding="utf-8"))), path)
+
+
+def imported_in(nodes: Iterable[ast.AST], path: Path) -> Iterator[str]:
+    """The modules that these statements import themselves."""
+    for node in nodes:
         if isinstance(node, ast.Import):
             yield from (name.name for name in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -121,12 +126,24 @@ def test_every_folder_of_code_is_packed():
     assert set(find_packages(str(TOP), include=find["include"])) == folders
 
 
+def packages_of(lines: list[str]) -> set[str]:
+    """What requirements install, by the names that code imports."""
+    names = {re.match(r"[\w-]+", line)[0] for line in lines}
+    return {INSTALLED_AS.get(name, name.replace("-", "_")) for name in names}
+
+
 def test_what_the_code_imports_is_what_it_requires():
-    """The base install has what our modules import, and nothing more."""
-    names = {re.match(r"[\w-]+", line)[0] for line in PROJECT["project"]["dependencies"]}
-    required = {INSTALLED_AS.get(name, name) for name in names}
+    """The base install has what our modules import, and nothing more; what an extra brings is imported when needed."""
+    required = packages_of(PROJECT["project"]["dependencies"])
+    extras = {name for name in PROJECT["project"]["optional-dependencies"] if name != "test"}
+    optional = {one for name in extras for one in packages_of(PROJECT["project"]["optional-dependencies"][name])}
     used = {module.partition(".")[0] for path in MODULES for module in imported(path)}
-    assert used - set(sys.stdlib_module_names) - set(ROOMS) - {"__future__"} == required
+    used -= {*sys.stdlib_module_names, *ROOMS, "__future__"}
+    assert required <= used <= required | optional
+    for path in MODULES:
+        head = ast.parse(path.read_text(encoding="utf-8")).body
+        at_head = {module.partition(".")[0] for module in imported_in(head, path)}
+        assert not at_head & (optional - required), label(path)
 
 
 def test_setup_py_packs_all_that_a_worker_needs(tmp_path):

@@ -23,7 +23,7 @@ from transforms.shard_drivers import (
     duplicate_rejects,
     packet_rejects,
 )
-from transforms.shard_state import StreamRules
+from transforms.stream_line import StreamRules
 
 assert _coders  # imported for the coders that it registers
 

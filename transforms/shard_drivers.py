@@ -25,7 +25,8 @@ from transforms.flow_records import ROWS
 from transforms.flow_table import FlowTable
 from transforms.records import MERGED_SENSORS, REJECT_DUPLICATE, PacketBatch, Reject, SensorEvent, Stream
 from transforms.settings import FlowSettings
-from transforms.shard_state import Output, Shard, StreamRules
+from transforms.shard_state import Output, Shard
+from transforms.stream_line import StreamRules
 
 Rejected: TypeAlias = TaggedOutput[Literal["rejects"], Reject]
 Event: TypeAlias = TaggedOutput[Literal["events"], SensorEvent]

@@ -7,7 +7,6 @@ that follows (how far time has come, what is late, what is lost) is a function o
 import json
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import numpy as np
@@ -33,7 +32,6 @@ from transforms.records import (
     REJECT_DUPLICATE,
     REJECT_FUTURE,
     REJECT_LATE,
-    InputError,
     PacketBatch,
     Reject,
     SensorEvent,
@@ -41,6 +39,7 @@ from transforms.records import (
 )
 from transforms.rules import nanoseconds
 from transforms.settings import FlowSettings
+from transforms.stream_line import NEVER, Line, StreamRules
 
 Output: TypeAlias = pa.RecordBatch | Reject | SensorEvent
 """Flows that ended, packets that no flow counts, and what is to be told of sensors."""
@@ -56,57 +55,6 @@ JOIN_NS = 10_000_000_000
 
 LOST_RANGES_MOST = 1000
 """As many are remembered of a stream; a block of an older one that comes after all counts as repeated."""
-
-_FIRST = -(1 << 63)
-
-
-@dataclass(eq=False)
-class StreamRules:
-    """How a shard follows its streams.
-
-    Attributes:
-        max_out_of_orderness_s: How far back in time packets of a later block may reach.
-        max_clock_skew_s: A block observed more than this after the queue received it is from the future.
-        gap_timeout_s: On a queue without order, a missing block is lost after so long of the queue's receive time.
-        sensors: The sensors of one line that are merged; time is that of the one furthest behind.
-    """
-
-    max_out_of_orderness_s: float = 2.0
-    max_clock_skew_s: float = 60.0
-    gap_timeout_s: float = 600.0
-    sensors: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        for name in ("max_out_of_orderness_s", "max_clock_skew_s", "gap_timeout_s"):
-            if not 0 <= getattr(self, name) < 1e9:
-                raise InputError(f"--{name}: {getattr(self, name):g} s; give 0 or more")
-
-
-@dataclass
-class _Line:
-    """A sensor, as far as this shard is concerned: one stream at a time.
-
-    Attributes:
-        epoch: Of the stream that is looked at, or was last; -1 before the first.
-        partition: The part of the queue that it is in.
-        over: It has ended; the next epoch may begin.
-        next: Number of the block to be looked at next.
-        observed_ns: The largest observed time of those looked at.
-        lost: Ranges of numbers below `next` that were never looked at.
-        waiting: Blocks that cannot be looked at yet, by epoch and number.
-        gaps: What will not come, by epoch: (first, after, reason).
-        clock_ns: The largest receive time seen.
-    """
-
-    epoch: int = -1
-    partition: int = 0
-    over: bool = True
-    next: int = 0
-    observed_ns: int = _FIRST
-    lost: list[tuple[int, int]] = field(default_factory=list)
-    waiting: dict[tuple[int, int], Arrival] = field(default_factory=dict)
-    gaps: dict[int, list[tuple[int, int, str]]] = field(default_factory=dict)
-    clock_ns: int = NO_TIME
 
 
 class Shard:
@@ -132,10 +80,10 @@ class Shard:
         self._bound_ns = nanoseconds(rules.max_out_of_orderness_s)
         self._skew_ns = nanoseconds(rules.max_clock_skew_s)
         self._gap_ns = nanoseconds(rules.gap_timeout_s)
-        self._lines: dict[str, _Line] = {name: _Line() for name in rules.sensors if sensor == MERGED_SENSORS}
+        self._lines: dict[str, Line] = {name: Line() for name in rules.sensors if sensor == MERGED_SENSORS}
         self._table: FlowTable | None = None
         self._told: Counter[str] = Counter()
-        self._end_ns = _FIRST
+        self._end_ns = NEVER
 
     def take(self, arrived: Iterator[Arrival] | list[Arrival]) -> Iterator[Output]:
         """Takes what arrived; the iterator must be run to its end."""
@@ -170,7 +118,7 @@ class Shard:
     @property
     def observed_ns(self) -> int | None:
         """How far the sensor has come, as far as it was looked at; None before its first block."""
-        return max((line.observed_ns for line in self._lines.values() if line.observed_ns != _FIRST), default=None)
+        return max((line.observed_ns for line in self._lines.values() if line.observed_ns != NEVER), default=None)
 
     def take_counts(self) -> Counter[str]:
         """What was counted since the last call."""
@@ -183,45 +131,38 @@ class Shard:
     def _take(self, arrival: Arrival) -> Iterator[Output]:
         touched = {}
         for gap in arrival.gaps:
-            line = self._lines.setdefault(gap.stream.sensor, _Line())
+            line = self._lines.setdefault(gap.stream.sensor, Line())
             if gap.stream.epoch > line.epoch or (gap.stream.epoch == line.epoch and not line.over):
                 line.gaps.setdefault(gap.stream.epoch, []).append((gap.first, gap.after, gap.reason))
                 touched[gap.stream.sensor] = line
         batch = arrival.batch
         if batch is not None:
-            line = self._lines.setdefault(batch.stream.sensor, _Line())
+            line = self._lines.setdefault(batch.stream.sensor, Line())
             line.clock_ns = max(line.clock_ns, arrival.received_ns)
             yield from self._sort_in(line, arrival, batch)
             touched[batch.stream.sensor] = line
         for sensor, line in touched.items():
             yield from self._run(sensor, line)
 
-    def _sort_in(self, line: _Line, arrival: Arrival, batch: PacketBatch) -> Iterator[Output]:
+    def _sort_in(self, line: Line, arrival: Arrival, batch: PacketBatch) -> Iterator[Output]:
         """Puts a block where it waits for its turn, unless that is over."""
         epoch, number = batch.stream.epoch, batch.sequence
-        passed = epoch < line.epoch or (epoch == line.epoch and (line.over or number < line.next))
-        if (epoch, number) in line.waiting or (passed and not self._was_missed(line, epoch, number)):
+        passed = line.passed(epoch, number)
+        if (epoch, number) in line.waiting or (passed and not line.missed(epoch, number)):
             if self._speaks_for(batch.stream):
                 self.counts["blocks_repeated"] += 1
         elif passed:
-            _forget(line.lost, number)
+            line.forget(number)
             self.counts["packets_taken"] += len(batch.packets)
             yield from self._refuse(REJECT_LATE, batch, batch.packets)
         else:
             line.waiting[epoch, number] = arrival
 
-    @staticmethod
-    def _was_missed(line: _Line, epoch: int, number: int) -> bool:
-        """Whether a block whose turn has passed was not there then."""
-        if epoch < line.epoch:
-            return True
-        return number >= line.next or any(first <= number < after for first, after in line.lost)
-
-    def _run(self, sensor: str, line: _Line) -> Iterator[Output]:
+    def _run(self, sensor: str, line: Line) -> Iterator[Output]:
         """Looks at all blocks whose turn has come."""
         while True:
             if line.over:
-                epoch = self._following(line)
+                epoch = line.following()
                 if epoch is None:
                     return
                 self._begin(line, epoch)
@@ -240,17 +181,12 @@ class Shard:
             else:
                 yield from self._skip(sensor, line, after, reason)
 
-    def _following(self, line: _Line) -> int | None:
-        """The epoch that may begin now."""
-        follows = {epoch: arrival.follows for (epoch, _), arrival in line.waiting.items()}
-        return min((epoch for epoch, before in follows.items() if before <= line.epoch), default=None)
-
-    def _given_up(self, line: _Line) -> tuple[int, int, str] | None:
+    def _given_up(self, line: Line) -> tuple[int, int, str] | None:
         """On a queue without order: what is missing for so long that it will not come."""
         waiting = [(place, arrival.received_ns) for place, arrival in line.waiting.items() if not arrival.ordered]
         if not waiting:
             return None
-        joining = line.next == 0 and line.observed_ns == _FIRST
+        joining = line.next == 0 and line.observed_ns == NEVER
         patience_ns = min(self._gap_ns, JOIN_NS) if joining else self._gap_ns
         if line.clock_ns - min(received_ns for _, received_ns in waiting) < patience_ns:
             return None
@@ -259,17 +195,17 @@ class Shard:
             return line.next, number, GAP_LOST
         return line.next, END_OF_STREAM, GAP_REPLACED
 
-    def _begin(self, line: _Line, epoch: int) -> None:
-        line.epoch, line.next, line.over, line.observed_ns = epoch, 0, False, _FIRST
+    def _begin(self, line: Line, epoch: int) -> None:
+        line.epoch, line.next, line.over, line.observed_ns = epoch, 0, False, NEVER
         line.lost = []
         line.gaps = {number: gaps for number, gaps in line.gaps.items() if number >= epoch}
         if self._table is None:
             self._table = self._settings.table(self._columns, self._sensor)
 
-    def _look_at(self, sensor: str, line: _Line, arrival: Arrival, batch: PacketBatch) -> Iterator[Output]:
+    def _look_at(self, sensor: str, line: Line, arrival: Arrival, batch: PacketBatch) -> Iterator[Output]:
         """The next block of the stream."""
         assert self._table is not None
-        first = line.observed_ns == _FIRST
+        first = line.observed_ns == NEVER
         line.next, line.partition = batch.sequence + 1, batch.stream.partition
         speaks = self._speaks_for(batch.stream)
         if speaks:
@@ -313,24 +249,24 @@ class Shard:
             elif -behind_ns > self._skew_ns:
                 yield _event(EVENT_FROM_FUTURE, arrival, batch, len(batch.packets))
 
-    def _skip(self, sensor: str, line: _Line, after: int, reason: str) -> Iterator[Output]:
+    def _skip(self, sensor: str, line: Line, after: int, reason: str) -> Iterator[Output]:
         """Goes on behind blocks that will not come."""
         if after <= line.next:
             return
         stream = Stream(sensor, line.epoch, line.partition)
         if self._speaks_for(stream):
             self.counts["blocks_lost"] += after - line.next
-            time_ns = line.observed_ns if line.observed_ns != _FIRST else 0
+            time_ns = line.observed_ns if line.observed_ns != NEVER else 0
             yield SensorEvent(*stream, EVENT_LOST_BLOCKS, time_ns, sequence=line.next, amount=after - line.next)
         line.lost = [*line.lost[-LOST_RANGES_MOST:], (line.next, after)]
         line.next = after
         line.gaps[line.epoch] = [gap for gap in line.gaps.get(line.epoch, ()) if gap[1] > after]
 
-    def _end(self, sensor: str, line: _Line, reason: str) -> Iterator[Output]:
+    def _end(self, sensor: str, line: Line, reason: str) -> Iterator[Output]:
         """Ends the stream that is looked at; with the last one its flows end."""
         stream = Stream(sensor, line.epoch, line.partition)
         if reason and self._speaks_for(stream):
-            time_ns = line.observed_ns if line.observed_ns != _FIRST else 0
+            time_ns = line.observed_ns if line.observed_ns != NEVER else 0
             yield SensorEvent(*stream, reason, time_ns, sequence=line.next)
         line.over = True
         line.gaps.pop(line.epoch, None)
@@ -348,7 +284,7 @@ class Shard:
             yield from self._counted(self._table.finish(self._end_ns))
             self.counts.update(self._table.counts - self._told)
             self._table, self._told = None, Counter()
-        self._end_ns = _FIRST
+        self._end_ns = NEVER
 
     def _advance(self) -> Iterator[Output]:
         """Lets the table follow the sensor, or the merged sensor that is furthest behind."""
@@ -356,7 +292,7 @@ class Shard:
         if self._table is None or not running or any(line.epoch < 0 for line in self._lines.values()):
             return
         observed_ns = min(running)
-        if observed_ns != _FIRST:
+        if observed_ns != NEVER:
             frontier_ns = observed_ns - self._bound_ns
             yield from self._counted(self._table.advance(frontier_ns - frontier_ns % STEP_NS))
 
@@ -403,7 +339,7 @@ class Shard:
         for sensor, (epoch, partition, over, following, observed_ns, lost, gaps, clock_ns) in lines.items():
             told = {number: [(first, after, reason) for first, after, reason in those] for number, those in gaps}
             ranges = [(first, after) for first, after in lost]
-            self._lines[sensor] = _Line(
+            self._lines[sensor] = Line(
                 epoch, partition, over, following, observed_ns, ranges, gaps=told, clock_ns=clock_ns
             )
         for arrival in arrivals.unpack(octets[begin : begin + waiting]):
@@ -421,11 +357,3 @@ def _event(event: str, arrival: Arrival, batch: PacketBatch, amount: int) -> Sen
     return SensorEvent(
         *batch.stream, event, batch.observed_ns, arrival.received_ns, batch.sequence, amount, batch.health
     )
-
-
-def _forget(ranges: list[tuple[int, int]], number: int) -> None:
-    """Takes a number out of the ranges."""
-    for i, (first, after) in enumerate(ranges):
-        if first <= number < after:
-            ranges[i : i + 1] = [(a, b) for a, b in ((first, number), (number + 1, after)) if a < b]
-            return

@@ -17,7 +17,7 @@ from capture_files import frame, pcap, pcap_header, pcap_record
 from command_testing import assembled, files_of, records_of, run, summary_of, table
 
 from pipelines import capture, flows
-from pipelines.options import FlowOptions
+from pipelines.options import add_arguments
 from transforms.features import sets
 
 SECOND = 1_000_000_000
@@ -98,7 +98,7 @@ def test_help_is_readable(capsys, monkeypatch):
         flows.main(["--help"])
     text = capsys.readouterr().out
     parser = ArgumentParser(add_help=False)
-    FlowOptions._add_argparse_args(parser)
+    add_arguments(parser)
     assert re.findall(r"^  (--\w+)", text, re.MULTILINE) == [action.option_strings[0] for action in parser._actions]
     assert max(map(len, text.splitlines())) <= 80
 

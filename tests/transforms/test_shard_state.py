@@ -27,7 +27,8 @@ from transforms.records import (
 )
 from transforms.rules import Rules
 from transforms.settings import FlowSettings
-from transforms.shard_state import Shard, StreamRules
+from transforms.shard_state import Shard
+from transforms.stream_line import StreamRules
 
 DEFAULT = FlowSettings()
 
