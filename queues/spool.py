@@ -7,40 +7,62 @@ the disk, a power cut may lose the last seconds.
 `spool:DIR`, or with settings `spool:DIR?codec=deflate&file_octets=1000000`. Blocks are stored as they are by default
 (`null`), 71 octets a packet in a capture of mixed TCP and UDP. deflate makes 27 of them, but only 0.8 M packets/s;
 zstandard makes 24 at 5 M packets/s, and not every Avro tool reads it.
+
+A sensor completes a file once it is as large, `file_max_age_s` (1) after its first block, and where a stream ends; it
+writes `partitions` (1) streams. Remove files that were read as you like; readers keep in mind what they have read.
 """
 
-import errno
-import hashlib
-import os
+import re
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple, NoReturn
-from urllib.parse import parse_qsl, quote
+from typing import NoReturn
+from urllib.parse import parse_qsl
 
 from queues import Damaged, Message
-from queues.object_files import BLOCK_OCTETS_MOST, PACK, SYNC_OCTETS, ContainerReader, file_header, object_block
+from queues.object_files import BLOCK_OCTETS_MOST, PACK, ContainerReader
+from queues.spool_files import OpenFile, name_of, names_in, parsed, prefix_of, sensor_of
+from queues.spool_live import LiveSpool
 from transforms import avro
-from transforms.records import InputError, Stream
-
-SUFFIX = ".avro"
+from transforms.records import InputError, PacketBatch, Stream
 
 FILE_OCTETS = 256 << 20
 """A file is closed once it is larger, so that workers can share a spool."""
 
 
+FILE_MAX_AGE_S = 1.0
+"""A sensor's file is closed so long after its first block."""
+
+PARTITIONS_MOST = 10_000
+
+_DECIMAL = re.compile(r"\d+(\.\d+)?")
+
+
 def open_writer(rest: str) -> "SpoolWriter":
     """The writer of `spool:` + `rest`."""
     folder, settings = _settings_of(rest)
-    codec = settings.pop("codec", "null")
-    if codec not in PACK:
-        raise InputError(f"spool:{rest}: codec {codec} is not one of {', '.join(PACK)}")
-    octets = settings.pop("file_octets", str(FILE_OCTETS))
-    if not octets.isdecimal() or int(octets) == 0:
-        raise InputError(f"spool:{rest}: file_octets {octets} is not a positive number")
+    codec, octets = _codec_and_size(rest, settings)
     _refuse_more(rest, settings)
-    return SpoolWriter(folder, codec, int(octets))
+    return SpoolWriter(folder, codec, octets)
+
+
+def open_live(rest: str) -> LiveSpool:
+    """The writer of `spool:` + `rest`, for a sensor."""
+    folder, settings = _settings_of(rest)
+    codec, octets = _codec_and_size(rest, settings)
+    age = settings.pop("file_max_age_s", str(FILE_MAX_AGE_S))
+    if not _DECIMAL.fullmatch(age) or float(age) == 0:
+        raise InputError(f"spool:{rest}: file_max_age_s {age} is not a positive number of seconds")
+    partitions = settings.pop("partitions", "1")
+    if not partitions.isdecimal() or not 1 <= int(partitions) <= PARTITIONS_MOST:
+        raise InputError(f"spool:{rest}: partitions {partitions} is not a number from 1 to {PARTITIONS_MOST:,}")
+    _refuse_more(rest, settings)
+    try:
+        _probe(folder)
+        return LiveSpool(folder, codec, octets, float(age), int(partitions))
+    except OSError as error:
+        _refuse(folder, error)
 
 
 def open_reader(rest: str) -> "SpoolReader":
@@ -55,6 +77,16 @@ def _settings_of(rest: str) -> tuple[Path, dict[str, str]]:
     if not folder:
         raise InputError("spool: names no folder; write spool:DIR")
     return Path(folder), dict(parse_qsl(settings, keep_blank_values=True))
+
+
+def _codec_and_size(rest: str, settings: dict[str, str]) -> tuple[str, int]:
+    codec = settings.pop("codec", "null")
+    if codec not in PACK:
+        raise InputError(f"spool:{rest}: codec {codec} is not one of {', '.join(PACK)}")
+    octets = settings.pop("file_octets", str(FILE_OCTETS))
+    if not octets.isdecimal() or int(octets) == 0:
+        raise InputError(f"spool:{rest}: file_octets {octets} is not a positive number")
+    return codec, int(octets)
 
 
 def _refuse_more(rest: str, settings: dict[str, str]) -> None:
@@ -78,12 +110,9 @@ class SpoolWriter:
         self._pack = PACK[codec]()
         self._file_octets = file_octets
         self._begun: set[Stream] = set()
-        self._open: dict[Stream, _OpenFile] = {}
+        self._open: dict[Stream, OpenFile] = {}
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            probe = folder / f".{secrets.token_hex(8)}.probe"
-            probe.touch()
-            probe.unlink()
+            _probe(folder)
         except OSError as error:
             _refuse(folder, error)
 
@@ -101,7 +130,7 @@ class SpoolWriter:
             written = file.append(self._pack(message[avro.HEADER_OCTETS :]))
             self.octets_written += written
             if block.end or file.octets >= self._file_octets:
-                self._open.pop(block.stream).complete()
+                _complete(self._open.pop(block.stream))
         except OSError as error:
             _refuse(self._folder, error)
 
@@ -118,84 +147,42 @@ class SpoolWriter:
                 file.discard()
                 continue
             try:
-                file.complete()
+                _complete(file)
             except OSError as failure:
                 _refuse(self._folder, failure)
 
-    def _begin(self, stream: Stream, sequence: int) -> "_OpenFile":
-        name = _name_of(stream)
+    def _begin(self, stream: Stream, sequence: int) -> OpenFile:
         if stream not in self._begun:
-            if any(path.name.startswith(name) for path in _files_in(self._folder)):
+            if any(name.startswith(prefix_of(stream)) for name in names_in(self._folder)):
                 raise InputError(
                     f"{self._folder} already holds blocks of sensor {stream.sensor} from another capture; "
                     "choose another folder or --sensor"
                 )
             self._begun.add(stream)
-        file = _OpenFile(self._folder, f"{name}.{sequence:012d}{SUFFIX}", self._codec)
+        file = OpenFile(self._folder, name_of(stream, sequence), self._codec)
         self.octets_written += file.octets
         self._open[stream] = file
         return file
 
 
-def _name_of(stream: Stream) -> str:
-    """How the names of a stream's files begin; they sort in the order of the stream."""
-    sensor = quote(stream.sensor, safe="").replace(".", "%2E")
-    if len(sensor) > 120:
-        sensor = f"{sensor[:100]}~{hashlib.blake2b(stream.sensor.encode(), digest_size=8).hexdigest()}"
-    return f"{sensor or '%'}.{stream.epoch:020d}.{stream.partition:05d}"
+def _complete(file: OpenFile) -> None:
+    try:
+        file.complete()
+    except OSError:
+        file.discard()
+        raise
 
 
-class _OpenFile:
-    """A container file that is being written under a hidden name."""
-
-    def __init__(self, folder: Path, name: str, codec: str) -> None:
-        self.octets = 0
-        self._path = folder / name
-        self._hidden = folder / f".{name}.{secrets.token_hex(8)}"
-        self._sync = hashlib.blake2b(name.encode(), digest_size=SYNC_OCTETS).digest()
-        self._file = open(self._hidden, "xb")  # noqa: SIM115 - closed by complete or discard
-        self._write(file_header(codec, self._sync))
-
-    def append(self, packed: bytes) -> int:
-        """Adds one object; returns the octets that it took."""
-        before = self.octets
-        self._write(*object_block(packed, self._sync))
-        return self.octets - before
-
-    def complete(self) -> None:
-        """Closes the file and gives it its name."""
-        try:
-            self._file.close()
-            os.rename(self._hidden, self._path)
-        except OSError:
-            self.discard()
-            raise
-
-    def discard(self) -> None:
-        """Removes the file, and frees the space that it took."""
-        try:
-            self._file.close()
-        except OSError as error:  # what is buffered does not fit either
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
-                raise
-        self._hidden.unlink(missing_ok=True)
-
-    def _write(self, *pieces: bytes) -> None:
-        for piece in pieces:
-            self._file.write(piece)
-            self.octets += len(piece)
+def _probe(folder: Path) -> None:
+    """Makes the folder if it is not there, and a file in it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    probe = folder / f".{secrets.token_hex(8)}.probe"
+    probe.touch()
+    probe.unlink()
 
 
 def _refuse(folder: Path, error: OSError) -> NoReturn:
     raise InputError(f"{folder}: cannot be written to: {error.strerror or error}") from error
-
-
-class _SpoolFile(NamedTuple):
-    """A file of the spool, in the order in which files are read."""
-
-    stream: Stream
-    sequence: int
-    path: str
 
 
 class SpoolReader:
@@ -215,31 +202,29 @@ class SpoolReader:
         self._folder = folder
 
     def parts(self) -> dict[Stream, tuple[str, ...]]:
-        """The files of each stream, by first block; those that cannot be used are lines of `damage`.
+        """The files of each stream, by first block, as their names tell: only files with other names are looked into.
+
+        Of those, the unusable ones are lines of `damage`.
 
         Raises:
             InputError: The folder has no files of packet blocks.
         """
-        files = []
-        for path in _files_in(self._folder):
-            try:
-                for message in self.read(str(path)):
-                    block = avro.decode_header(message.octets, str(path))
-                    files.append(_SpoolFile(block.stream, block.sequence, str(path)))
-                    break
-                else:
-                    self.damage.append(f"{path}: no blocks")
-            except Damaged as damage:
-                self.damage.append(str(damage))
-            except avro.BlockDecodeError as error:
-                self.damage.append(f"{path}: {error}")
-        if not files:
+        streams: dict[Stream, list[tuple[int, str]]] = {}
+        sensors: dict[str, str | None] = {}
+        for name in names_in(self._folder):
+            path = str(self._folder / name)
+            told = parsed(name)
+            sensor = None if told is None else sensors.setdefault(told.sensor, sensor_of(told.sensor))
+            if told is not None and sensor is not None:
+                streams.setdefault(Stream(sensor, told.epoch, told.partition), []).append((told.sequence, path))
+            elif block := self._first_block(path):
+                streams.setdefault(block.stream, []).append((block.sequence, path))
+                if told is not None:
+                    sensors[told.sensor] = block.stream.sensor
+        if not streams:
             nothing = f"{self._folder}: no Avro files in this folder; name one that pipelines.capture has written"
             raise InputError("; ".join(self.damage) or nothing)
-        streams: dict[Stream, list[str]] = {}
-        for file in sorted(files):
-            streams.setdefault(file.stream, []).append(file.path)
-        return {stream: tuple(paths) for stream, paths in streams.items()}
+        return {stream: tuple(path for _, path in sorted(files)) for stream, files in sorted(streams.items())}
 
     def read(self, part: str) -> Iterator[Message]:
         """The blocks of a file.
@@ -253,6 +238,14 @@ class SpoolReader:
         except OSError as error:
             raise Damaged(f"{part}: {error.strerror}", part, 0) from error
 
-
-def _files_in(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.glob(f"*{SUFFIX}") if not path.name.startswith("."))
+    def _first_block(self, path: str) -> PacketBatch | None:
+        """The head of a file's first block; None if there is none, which is a line of `damage`."""
+        try:
+            for message in self.read(path):
+                return avro.decode_header(message.octets, path)
+            self.damage.append(f"{path}: no blocks")
+        except Damaged as damage:
+            self.damage.append(str(damage))
+        except avro.BlockDecodeError as error:
+            self.damage.append(f"{path}: {error}")
+        return None
