@@ -65,10 +65,14 @@ class SinkContext(NamedTuple):
     Attributes:
         feature_sets: Names of the chosen feature sets, `cic@1`, in order.
         job: A name that no other run shares: hidden files of unfinished output carry it.
+        streaming: The input does not end, or is not known to.
+        file_max_age_s: Where it does not end, records are in a file of their folder this long after they came.
     """
 
     feature_sets: tuple[str, ...]
     job: str
+    streaming: bool = False
+    file_max_age_s: float = 60.0
 
 
 def parse_url(text: str) -> SinkUrl:

@@ -95,6 +95,11 @@ def remove(hidden: Path) -> None:
             path.unlink(missing_ok=True)
 
 
+def as_name(job: str) -> str:
+    """The job's name as it can stand in the name of a file."""
+    return re.sub("[^A-Za-z0-9_-]", "_", job)
+
+
 @contextmanager
 def one_line(named: str, place: Path) -> Iterator[None]:
     """Turns a failed write into the one line that a person can act on.
@@ -127,4 +132,4 @@ def _option(named: str) -> str:
 
 
 def _partial_prefix(path: Path, job: str) -> str:
-    return f".{path.name}.partial-{re.sub('[^A-Za-z0-9_-]', '_', job)}-"
+    return f".{path.name}.partial-{as_name(job)}-"

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sink_testing import HOUR_NS, START_NS, bundle, flow_id, flows, write
 
-from sinks import parquet
+from sinks import flow_files, parquet
 from transforms.records import InputError
 
 
@@ -116,7 +116,7 @@ def test_batches_that_share_memory_are_not_taken_for_one(tmp_path):
 
 
 def test_much_is_written_in_several_files(tmp_path, monkeypatch):
-    monkeypatch.setattr(parquet, "FLUSH_OCTETS", 1)
+    monkeypatch.setattr(flow_files, "FLUSH_OCTETS", 1)
     bundle(writer(tmp_path), [flows([1]), flows([2]), flows([3])])
     assert len(files(tmp_path)) == 3
     assert len(pq.read_table(tmp_path)) == 3
@@ -124,7 +124,7 @@ def test_much_is_written_in_several_files(tmp_path, monkeypatch):
 
 def test_a_failed_bundle_leaves_nothing(tmp_path, monkeypatch):
     """Neither the files that were done when it failed, nor hidden ones; what earlier bundles wrote stays."""
-    monkeypatch.setattr(parquet, "FLUSH_OCTETS", 1)
+    monkeypatch.setattr(flow_files, "FLUSH_OCTETS", 1)
     failing = writer(tmp_path)
     bundle(failing, [flows([1])])
     before = files(tmp_path)
