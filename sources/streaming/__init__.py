@@ -1,5 +1,7 @@
 """Queues as endless Beam inputs: a module for each scheme, named like it, with `open_input(url, settings)`.
 
+Modules with an underscore in their names are no schemes, as in `queues`.
+
 `open_input` checks what can be checked before the pipeline runs, and returns a PTransform from the pipeline to a
 PCollection of `transforms.records.Delivery`.
 """
@@ -7,6 +9,7 @@ PCollection of `transforms.records.Delivery`.
 import importlib
 import pkgutil
 from dataclasses import dataclass
+from datetime import datetime, timezone
 
 import apache_beam as beam
 
@@ -39,8 +42,25 @@ def open_input(url: str, settings: StreamSettings) -> beam.PTransform:
         InputError: There is no such queue, or it cannot be read.
     """
     scheme = url.partition(":")[0]
-    schemes = sorted(module.name for module in pkgutil.iter_modules(__path__))
+    schemes = sorted(module.name for module in pkgutil.iter_modules(__path__) if "_" not in module.name)
     if scheme not in schemes:
         raise InputError(f"{url}: no endless input; name a queue: {', '.join(f'{name}:' for name in schemes)}")
     transform: beam.PTransform = importlib.import_module(f"sources.streaming.{scheme}").open_input(url, settings)
     return transform
+
+
+def start_time_ns(start_at: str) -> int | None:
+    """The time that `--start_at` names, ns since the Unix epoch, UTC unless it says otherwise; None if it is a word.
+
+    Raises:
+        InputError: It is neither `earliest`, `latest` nor a time.
+    """
+    if start_at in ("earliest", "latest"):
+        return None
+    try:
+        time = datetime.fromisoformat(start_at.replace("Z", "+00:00"))
+    except ValueError as error:
+        example = "2026-01-31T12:00:00Z"
+        raise InputError(f"--start_at {start_at}: neither earliest, latest nor a time such as {example}") from error
+    since = (time if time.tzinfo else time.replace(tzinfo=timezone.utc)) - datetime(1970, 1, 1, tzinfo=timezone.utc)
+    return ((since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds) * 1_000
