@@ -1,6 +1,4 @@
-"""The step that writes record batches of an endless job."""
-
-from collections.abc import Iterator
+"""The step that writes records of a job that does not end."""
 
 import apache_beam as beam
 import pyarrow as pa
@@ -9,7 +7,6 @@ from apache_beam.metrics import Metrics
 from sinks import journals
 from sinks.journals import Journals
 from sinks.record_files import RecordFiles
-from transforms.records import Reject
 
 BUNDLE_OCTETS = 16 << 20
 """What is held of a bundle. One that is larger is appended in pieces: if it fails, those appear again."""
@@ -18,7 +15,7 @@ BUNDLE_OCTETS = 16 << 20
 class AppendRecords(beam.DoFn):
     """Appends what a bundle brings to the journal of the folder, before the runner takes the bundle for finished.
 
-    Input: record batches of one schema. Output: no rejects.
+    A step of its own kind has `process`, which hands record batches of one schema to `gather`.
 
     Args:
         files: How files are made.
@@ -43,11 +40,6 @@ class AppendRecords(beam.DoFn):
         """Forgets what a failed bundle brought."""
         self._gathered: list[pa.RecordBatch] = []
         self._octets = 0
-
-    def process(self, records: pa.RecordBatch) -> Iterator[Reject]:
-        """Takes one batch."""
-        self.gather(records)
-        return iter(())
 
     def gather(self, records: pa.RecordBatch) -> None:
         """Takes records; they are in the journal when the bundle is finished."""

@@ -1,8 +1,9 @@
 """`--output` URLs: which module writes what, and where rejects go.
 
 The scheme of a URL is the name of a module of this package that has `open_sink(url, context)`; nothing else lists them.
-Where a sink writes to a local path, the module's `local_path(url)` names it. Where DuckDB reads what it wrote, the
-module's `query(url, context)` is an expression of its Python module that shows the top talkers.
+Where a sink writes to a local path, the module's `local_path(url)` names it; where it keeps journals there in a
+streaming job, `files(url)` says how files are made of them. Where DuckDB reads what it wrote, `query(url, context)` is
+an expression of its Python module that shows the top talkers.
 """
 
 import importlib
@@ -20,7 +21,10 @@ from urllib.parse import parse_qsl
 import apache_beam as beam
 
 import sinks
-from sinks import places
+from sinks import journals, places, record_files
+from sinks.record_files import RecordFiles
+from sinks.rejects import RejectFiles
+from sinks.sensors import SensorFiles
 from transforms.records import InputError
 
 TOP_TALKERS = (
@@ -125,15 +129,28 @@ def rejects_folder(urls: Iterable[SinkUrl]) -> Path:
     Raises:
         InputError: An output itself is named so.
     """
+    return _folder_beside(urls, "rejects")
+
+
+def sensors_folder(urls: Iterable[SinkUrl]) -> Path:
+    """Where events of sensors go: `sensors`, in the same way.
+
+    Raises:
+        InputError: An output itself is named so.
+    """
+    return _folder_beside(urls, "sensors")
+
+
+def _folder_beside(urls: Iterable[SinkUrl], name: str) -> Path:
     paths = {path: url for url in urls if (path := _local_path(url)) is not None}
-    folder = next(iter(paths), Path.cwd() / "flows").parent / "rejects"
+    folder = next(iter(paths), Path.cwd() / "flows").parent / name
     while True:
         holders = [path for path in paths if folder.is_relative_to(path)]
         if not holders:
             return folder
-        if holders[0].name == "rejects":
-            raise InputError(f"{paths[holders[0]]}: that is where rejects go; choose another name for the output")
-        folder = holders[0].parent / "rejects"
+        if holders[0].name == name:
+            raise InputError(f"{paths[holders[0]]}: that is where {name} go; choose another name for the output")
+        folder = holders[0].parent / name
 
 
 def query(urls: Iterable[SinkUrl], context: SinkContext) -> str | None:
@@ -151,6 +168,44 @@ def remove_partial(urls: Iterable[SinkUrl], rejects: Path, job: str) -> None:
     """Removes what an interrupted or failed job left under hidden names; whole files stay."""
     for path in (*filter(None, map(_local_path, urls)), rejects):
         places.remove_partial(path, job)
+
+
+def adopt_left(urls: Iterable[SinkUrl], rejects: Path, sensors: Path) -> None:
+    """Completes files of earlier streaming jobs whose processes were killed; those of live ones stay.
+
+    Raises:
+        InputError: A folder cannot be written.
+    """
+    for files in _record_files(urls, rejects, sensors):
+        record_files.adopt(files)
+
+
+def complete(urls: Iterable[SinkUrl], rejects: Path, sensors: Path, job: str, wait_s: float = 10.0) -> int:
+    """Completes all files of a streaming job that has ended or is being stopped.
+
+    What this process holds is completed at once, and what comes later is refused: such a bundle fails. Files of the
+    job's other processes are completed as these end.
+
+    Args:
+        urls: The outputs.
+        rejects: The folder of rejects.
+        sensors: The folder of sensors' events.
+        job: The job's name.
+        wait_s: How long to wait for other processes to end.
+
+    Returns:
+        How many files are still held by processes that live; they appear within `file_max_age_s`.
+
+    Raises:
+        InputError: A folder cannot be written; its records wait there, in hidden files, for the next job.
+    """
+    journals.end(job)
+    return record_files.wait_for_others(_record_files(urls, rejects, sensors), job, wait_s)
+
+
+def _record_files(urls: Iterable[SinkUrl], rejects: Path, sensors: Path) -> list[RecordFiles]:
+    of_flows = [_sink_module(url).files(url) for url in urls if hasattr(_sink_module(url), "files")]
+    return [*of_flows, RejectFiles(rejects), SensorFiles(sensors)]
 
 
 def _sink_module(url: SinkUrl) -> ModuleType:

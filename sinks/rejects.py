@@ -1,11 +1,13 @@
 """What no flow counts, as Parquet files in a folder of its own: step, reason, source, position, payload.
 
-`SELECT reason, count(*) FROM 'rejects/*.parquet' GROUP BY ALL`. What merely carries no IP is counted, not written,
-and of each other reason at most `max_rejects` are written. Without any, there is no folder.
+`SELECT reason, count(*) FROM 'rejects/**/*.parquet' GROUP BY ALL`. What merely carries no IP is counted, not written,
+and of each other reason at most `max_rejects` are written; in a streaming job so many each hour by each worker process,
+in folders by day. Without any, there is no folder.
 """
 
-import hashlib
 import os
+import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,56 +18,86 @@ import pyarrow as pa
 from apache_beam.coders import VarIntCoder
 from apache_beam.metrics import Metrics
 from apache_beam.transforms.userstate import ReadModifyWriteStateSpec
+from apache_beam.utils.shared import Shared
 
 from sinks import places
+from sinks.row_files import AppendRows, RowFiles, WriteRows
 from transforms.records import REJECT_NOT_IP, InputError, Reject
 
-SCHEMA = pa.schema(
-    [
-        pa.field("step", pa.string(), metadata={"doc": "Where it was refused."}),
-        pa.field("reason", pa.string(), metadata={"doc": "Why, in a word: what it is counted under."}),
-        pa.field("source", pa.string(), metadata={"doc": "File, topic or address it came from."}),
-        pa.field("position", pa.int64(), metadata={"doc": "Octet offset or record number there; null if it has none."}),
-        pa.field("payload", pa.binary(), metadata={"doc": "The octets themselves."}),
-    ]
-)
 
-GATHERED_OCTETS = 16 << 20
-"""Payload of one row group."""
+class RejectFiles(RowFiles):
+    """Rejects as rows."""
+
+    counter = "rejects_written"
+    schema = pa.schema(
+        [
+            pa.field("step", pa.string(), metadata={"doc": "Where it was refused."}),
+            pa.field("reason", pa.string(), metadata={"doc": "Why, in a word: what it is counted under."}),
+            pa.field("source", pa.string(), metadata={"doc": "File, topic or address it came from."}),
+            pa.field("position", pa.int64(), metadata={"doc": "Octet offset or record number there; null if none."}),
+            pa.field("payload", pa.binary(), metadata={"doc": "The octets themselves."}),
+        ]
+    )
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        super().__init__("rejects", Path(folder))
+
+    def row(self, reject: Reject) -> dict[str, Any]:
+        """The fields as they are."""
+        return reject._asdict()
+
+    def octets(self, reject: Reject) -> int:
+        """What counts is the payload."""
+        return len(reject.payload)
 
 
 class RejectsSink(beam.PTransform):
     """Counts rejects by reason and writes those that tell something.
 
     Input: `Reject`s from any step, bounded or not. Every one is counted in the namespace `rejects` under its reason.
-    Files have hidden names until their bundle is finished, then names made of what is in them: a repeated bundle
-    replaces its own.
+    In a bounded job a repeated bundle replaces its file; in a streaming job a finished bundle is in a journal, and in
+    a file within `file_max_age_s`.
 
     Args:
         folder: Where files go; it is made with the first of them.
-        max_rejects: How many of each reason are written, over all bundles.
-        job: As in `SinkContext`.
+        max_rejects: How many of each reason are written, over all bundles of a bounded job, or in an hour by each
+            process of a streaming job.
+        job: As in `SinkContext`, like the rest.
+        streaming: Whether the input does not end.
+        file_max_age_s: When files of a streaming job appear.
 
     Raises:
         InputError: The folder cannot be made or written, or the number is negative.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], max_rejects: int = 10_000, job: str = "job") -> None:
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        max_rejects: int = 10_000,
+        job: str = "job",
+        streaming: bool = False,
+        file_max_age_s: float = 60.0,
+    ) -> None:
         super().__init__()
         if max_rejects < 0:
             raise InputError(f"--max_rejects {max_rejects}: must be 0 or more")
-        self.folder = Path(folder)
+        self.files = RejectFiles(folder)
         self.max_rejects = max_rejects
         self.job = job
-        places.check_folder("rejects", self.folder)
+        self.streaming = streaming
+        self.file_max_age_s = file_max_age_s
+        places.check_folder("rejects", self.files.folder)
 
     def expand(self, rejects: beam.PCollection[Reject]) -> beam.PCollection[None]:
         """Adds the steps that count, choose and write."""
+        if self.streaming:
+            append = AppendRejects(self.files, self.max_rejects, self.job, self.file_max_age_s)
+            return rejects | "AppendRejects" >> beam.ParDo(append)
         return (
             rejects
             | "Count" >> beam.ParDo(_Count(self.max_rejects))
             | "Limit" >> beam.ParDo(_Limit(self.max_rejects))
-            | "WriteFiles" >> beam.ParDo(_WriteFiles(self.folder, self.job))
+            | "WriteFiles" >> beam.ParDo(WriteRows(self.files, self.job))
         )
 
 
@@ -96,7 +128,7 @@ class _Limit(beam.DoFn):
     def process(
         self,
         keyed: tuple[str, Reject],
-        passed: Any = beam.DoFn.StateParam(PASSED),  # noqa: B008 - how Beam finds the state
+        passed: Any = beam.DoFn.StateParam(PASSED),
     ) -> Iterator[Reject]:
         number = passed.read() or 0
         if number < self._max_rejects:
@@ -104,60 +136,45 @@ class _Limit(beam.DoFn):
             yield keyed[1]
 
 
-class _WriteFiles(beam.DoFn):
-    def __init__(self, folder: Path, job: str) -> None:
-        self._folder = folder
-        self._job = job
-        self._hidden: Path | None = None
-        self._writer: Any = None
-        self._written = Metrics.counter("rejects", "rejects_written")
+class AppendRejects(AppendRows):
+    """Counts the rejects of a streaming job and appends so many of each reason in an hour."""
 
-    def start_bundle(self) -> None:
-        self._abandon()
-        self._gathered: list[Reject] = []
-        self._octets = 0
-        self._digest = hashlib.blake2b(digest_size=16)
-        self._rows = 0
+    def __init__(self, files: RejectFiles, max_rejects: int, job: str, max_age_s: float) -> None:
+        super().__init__(files, job, max_age_s)
+        self._max_rejects = max_rejects
+        self._shared = Shared()
+
+    def setup(self) -> None:
+        """Finds what this process may still write."""
+        super().setup()
+        self._allowance: Allowance = self._shared.acquire(lambda: Allowance(self._max_rejects))
 
     def process(self, reject: Reject) -> None:
-        self._gathered.append(reject)
-        self._octets += len(reject.payload)
-        self._rows += 1
-        self._digest.update(repr((*reject[:4], len(reject.payload))).encode() + reject.payload)
-        if self._octets >= GATHERED_OCTETS:
-            with places.one_line("rejects", self._folder):
-                self._flush()
+        """Takes one reject."""
+        Metrics.counter("rejects", reject.reason).inc()
+        if reject.reason != REJECT_NOT_IP and self._allowance.takes(reject.reason):
+            super().process(reject)
 
-    def finish_bundle(self) -> None:
-        if not self._rows:
-            return
-        name = f"{self._digest.hexdigest()}.parquet"
-        with places.one_line("rejects", self._folder):
-            hidden = self._flush()
-            self._writer.close()
-            os.replace(hidden, self._folder / name)
-        self._writer = self._hidden = None
-        self._written.inc(self._rows)
 
-    def teardown(self) -> None:
-        self._abandon()
+class Allowance:
+    """How many of each reason may be written within the hour; for all threads of a process.
 
-    def _flush(self) -> Path:
-        """Writes what is gathered as a row group and returns the file that has it."""
-        import pyarrow.parquet as pq  # heavy: not for a job without rejects
+    Args:
+        most: So many.
+    """
 
-        if self._hidden is None:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            self._hidden = places.partial_in(self._folder, self._job)
-            self._writer = pq.ParquetWriter(self._hidden, SCHEMA, compression="zstd")
-        if self._gathered:
-            rows = [reject._asdict() for reject in self._gathered]
-            self._writer.write_table(pa.Table.from_pylist(rows, SCHEMA))
-            self._gathered, self._octets = [], 0
-        return self._hidden
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._hour = 0
+        self._taken: Counter[str] = Counter()
+        self._lock = threading.Lock()
 
-    def _abandon(self) -> None:
-        self._writer = None
-        if self._hidden is not None:
-            places.remove(self._hidden)
-            self._hidden = None
+    def takes(self, reason: str, now_s: float | None = None) -> bool:
+        """Whether one more may be written now."""
+        hour = int((time.time() if now_s is None else now_s) // 3600)
+        with self._lock:
+            if hour != self._hour:
+                self._hour = hour
+                self._taken.clear()
+            self._taken[reason] += 1
+            return self._taken[reason] <= self._most

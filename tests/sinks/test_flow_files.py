@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from sink_testing import HOUR_NS, START_NS, flow_id, flows
 
 from sinks import flow_files, journals, outputs
-from sinks.append_records import AppendRecords
 from sinks.flow_files import FlowFiles
 from sinks.journal import Journal
 from sinks.outputs import SinkContext
@@ -104,7 +103,7 @@ def test_many_small_batches_become_one_row_group(tmp_path):
 def test_a_large_bundle_is_not_held(tmp_path, monkeypatch):
     """It is appended in pieces, long before it ends."""
     monkeypatch.setattr("sinks.append_records.BUNDLE_OCTETS", 1)
-    step = AppendRecords(FlowFiles("parquet:flows", tmp_path), "large", 3600.0, "parquet")
+    step = _AppendFlows(FlowFiles("parquet:flows", tmp_path), context("large"))
     step.setup()
     step.start_bundle()
     list(step.process(flows([1])))
@@ -116,7 +115,7 @@ def test_a_large_bundle_is_not_held(tmp_path, monkeypatch):
 
 def test_a_failed_bundle_is_forgotten(tmp_path):
     """What it brought is not appended with the next."""
-    step = AppendRecords(FlowFiles("parquet:flows", tmp_path), "failing", 3600.0, "parquet")
+    step = _AppendFlows(FlowFiles("parquet:flows", tmp_path), context("failing"))
     step.setup()
     for number in (1, 2):
         step.start_bundle()

@@ -1,13 +1,17 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from sink_testing import flows, write
 
-from sinks import outputs, places
+from sinks import journals, outputs, places
+from sinks.journal import Journal
 from sinks.outputs import SinkContext, SinkUrl
-from transforms.records import InputError
+from sinks.rejects import RejectFiles
+from sinks.sensors import SensorFiles
+from transforms.records import InputError, Reject, SensorEvent
 
 CONTEXT = SinkContext(("cic@1",), "test")
 
@@ -127,3 +131,34 @@ def test_looking_sinks_up_loads_nothing_heavy():
         print([name for name in ("duckdb", "pyarrow.parquet", "pyarrow.csv") if name in set(sys.modules) - before])"""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_a_stopped_job_completes_its_folders_and_leaves_others(tmp_path):
+    """Flows, rejects and events of sensors; journals of dead processes, too; a job that lives keeps its own."""
+    (tmp_path / "flows").mkdir()
+    urls = [outputs.parse_url(f"parquet:{tmp_path}/flows"), outputs.parse_url(f"csv:{tmp_path}/x.csv")]
+    folders = (urls, tmp_path / "rejects", tmp_path / "sensors")
+    batch = flows([1])
+    dead = Journal.create(tmp_path / "flows", "dead", batch.schema)
+    dead.append([batch])
+    dead.release()
+    outputs.adopt_left(*folders)
+    assert len(list((tmp_path / "flows").glob("*/*.parquet"))) == 1
+    for files, element in (
+        (RejectFiles(tmp_path / "rejects"), Reject("parse", "late", "x", 1, b"")),
+        (SensorFiles(tmp_path / "sensors"), SensorEvent("tap", 1, 0, "started", 2)),
+    ):
+        for job in ("stopping", "living"):
+            journals.keep(files, job, 3600.0).append([files.batch([element])])
+    assert outputs.complete(*folders, job="stopping", wait_s=0.0) == 0
+    for folder in folders[1:]:
+        assert len(list(folder.glob("*/*.parquet"))) == 1
+        assert len(list(folder.glob(".*"))) == 1
+    assert outputs.complete(*folders, job="living", wait_s=0.0) == 0
+
+
+def test_events_of_sensors_lie_beside_the_output():
+    urls = [outputs.parse_url("parquet:a/flows")]
+    assert outputs.sensors_folder(urls) == Path("a/sensors").absolute()
+    with pytest.raises(InputError, match="that is where sensors go"):
+        outputs.sensors_folder([outputs.parse_url("parquet:sensors")])

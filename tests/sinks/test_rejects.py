@@ -4,8 +4,9 @@ import pyarrow.parquet as pq
 import pytest
 from sink_testing import bundle, run
 
-from sinks import rejects
-from sinks.rejects import RejectsSink
+from sinks import journals, row_files
+from sinks.rejects import Allowance, AppendRejects, RejectFiles, RejectsSink
+from sinks.row_files import WriteRows
 from transforms.records import InputError, Reject
 
 
@@ -43,16 +44,16 @@ def test_the_same_rejects_replace_their_file(tmp_path):
 
 
 def test_much_payload_is_written_in_row_groups(tmp_path, monkeypatch):
-    monkeypatch.setattr(rejects, "GATHERED_OCTETS", 6)
-    bundle(rejects._WriteFiles(tmp_path, "test"), [reject(number) for number in range(4)])
+    monkeypatch.setattr(row_files, "GATHERED_OCTETS", 6)
+    bundle(WriteRows(RejectFiles(tmp_path), "test"), [reject(number) for number in range(4)])
     (name,) = os.listdir(tmp_path)
     assert pq.read_table(tmp_path)["position"].to_pylist() == [0, 1, 2, 3]
     assert pq.ParquetFile(tmp_path / name).num_row_groups == 2
 
 
 def test_a_failed_bundle_leaves_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr(rejects, "GATHERED_OCTETS", 1)
-    failing = rejects._WriteFiles(tmp_path, "test")
+    monkeypatch.setattr(row_files, "GATHERED_OCTETS", 1)
+    failing = WriteRows(RejectFiles(tmp_path), "test")
     failing.start_bundle()
     failing.process(reject(1))
     assert os.listdir(tmp_path)
@@ -66,3 +67,54 @@ def test_settings_are_checked_when_the_pipeline_is_built(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="is not a folder"):
         RejectsSink(tmp_path / "file")
+
+
+def stream(folder, bundles, most=10_000, job="rejects"):
+    """What one worker of a streaming job does, and the job's end."""
+    step = RejectsSink(folder, most, job, streaming=True)
+    append = AppendRejects(step.files, most, job, 3600.0)
+    append.setup()
+    for each in bundles:
+        bundle(append, each)
+    append.teardown()
+
+
+def test_rejects_of_a_streaming_job_gather_in_a_file(tmp_path):
+    """However many bundles they come in, in a folder of the day; those without IP are only counted."""
+    given = [reject(number) for number in range(20)]
+    stream(tmp_path / "rejects", [*([one] for one in given), [], [reject(1, "not_ip")]])
+    (path,) = tmp_path.rglob("*.parquet")
+    assert path.parent.name.startswith("day=")
+    rows = pq.read_table(tmp_path / "rejects").drop_columns(["day"]).to_pylist()
+    assert rows == [one._asdict() for one in given]
+
+
+def test_a_streaming_job_writes_so_many_of_each_reason_in_an_hour(tmp_path):
+    given = [reject(number, reason) for number in range(7) for reason in ("malformed", "late")]
+    stream(tmp_path / "rejects", [given[:5], given[5:]], most=3)
+    assert sorted(pq.read_table(tmp_path / "rejects")["reason"].to_pylist()) == ["late"] * 3 + ["malformed"] * 3
+    allowance = Allowance(2)
+    taken = [allowance.takes("late", now_s) for now_s in (0, 1, 3599, 3600, 3601, 3602)]
+    assert taken == [True, True, False, True, True, False]
+
+
+def test_much_payload_of_a_streaming_job_is_not_held(tmp_path, monkeypatch):
+    monkeypatch.setattr(row_files, "GATHERED_OCTETS", 6)
+    stream(tmp_path, [[reject(0), reject(1)], [reject(2), reject(3)]])
+    (path,) = tmp_path.rglob("*.parquet")
+    assert pq.ParquetFile(path).read()["position"].to_pylist() == [0, 1, 2, 3]
+    assert pq.ParquetFile(path).num_row_groups == 2
+
+
+def test_without_rejects_a_streaming_job_makes_no_folder(tmp_path):
+    stream(tmp_path / "rejects", [[], [reject(1, "not_ip")]])
+    assert os.listdir(tmp_path) == []
+
+
+def test_the_streaming_step_counts_what_it_writes(tmp_path):
+    """On a real runner, which tears its steps down at the end."""
+    given = [reject(1), reject(2, "not_ip"), reject(3)]
+    counters = run(given, RejectsSink(tmp_path / "rejects", 1, "counting", streaming=True))
+    journals.end("counting")
+    assert (counters["malformed"], counters["not_ip"], counters["rejects_written"]) == (2, 1, 1)
+    assert pq.read_table(tmp_path / "rejects")["position"].to_pylist() == [1]
