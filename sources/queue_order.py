@@ -83,10 +83,10 @@ class QueueOrder:
             time_ns = header.observed_ns if received_ns == NO_TIME else min(header.observed_ns, received_ns)
             followed.received_ns = max(followed.received_ns, received_ns)
             followed.observed_ns = max(followed.observed_ns, time_ns)
+            followed.begun_ns = min(followed.begun_ns, time_ns)
             if header.end:  # its own time is that of the last packet, and heartbeats were later
                 followed.last = min(header.sequence, END_OF_STREAM if followed.last is None else followed.last)
-                time_ns = followed.observed_ns
-            followed.begun_ns = min(followed.begun_ns, time_ns)
+                time_ns = _LAST_TIME
             if header.sequence >= followed.next:
                 followed.early[header.sequence] = time_ns
             gaps += self._settle(stream, followed)

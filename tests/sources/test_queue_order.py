@@ -15,7 +15,6 @@ from transforms.records import (
     GAP_REPLACED,
     GAP_SILENT,
     NO_TIME,
-    PACKET,
     Gap,
     PacketBatch,
     Stream,
@@ -23,6 +22,7 @@ from transforms.records import (
 
 SECOND = 1_000_000_000
 BOUND, TIMEOUT = 2 * SECOND, 600 * SECOND
+NO_PACKETS = np.zeros(0)  # nobody looks at them
 LAW = settings(max_examples=100)
 
 
@@ -36,7 +36,7 @@ class Sent(NamedTuple):
 def block(number, at_s, *, end=False, sensor="a", epoch=1, partition=0, partitions=1, received_s=None):
     """A block observed at `at_s`; times are counted from 1,000 s."""
     stream = Stream(sensor, epoch, partition)
-    header = PacketBatch(stream, number, round((1000 + at_s) * SECOND), np.zeros(0, PACKET), b"", partitions, end)
+    header = PacketBatch(stream, number, round((1000 + at_s) * SECOND), NO_PACKETS, b"", partitions, end)
     return Sent(header, NO_TIME if received_s is None else round((1000 + received_s) * SECOND))
 
 
@@ -171,14 +171,15 @@ def test_what_comes_after_it_was_lost_changes_nothing():
 
 def test_an_end_block_out_of_order_loses_nothing():
     """Its time is that of the last packet, long before the heartbeats that follow it."""
-    made, gaps = order(block(0, 0), block(1, 50), block(3, 0, end=True), block(2, 51))
+    made, gaps = order(block(0, 0), block(3, 0, end=True), block(1, 50), block(2, 51))
     assert gaps == []
     assert made.ended()
 
 
 def test_numbers_behind_the_end_are_no_part_of_a_stream():
-    made, gaps = order(block(0, 0), block(5, 0), block(1, 0, end=True))
-    assert (gaps, made.ended(), made.finished()) == ([], True, ())
+    made, gaps = order(block(0, 0), block(6, 0), block(2, 0, end=True))
+    assert (gaps, made.finished()) == ([], (lost(1, 2),))
+    assert (made.ended(), made.arrived(block(7, 9).header)) == (True, (-1, ()))
 
 
 @pytest.mark.parametrize(("received_s", "told"), [(3, []), (3.001, [lost(1, 2)])], ids=["at-the-bound", "behind-it"])
