@@ -163,11 +163,11 @@ class QueueOrder:
     def _settle(self, stream: Stream, followed: _Followed, whole: bool = False) -> list[Gap]:
         """Moves `next` on, over what has come and over what is lost."""
         gaps = []
-        while followed.early and not followed.complete:
+        while followed.early:
             while followed.next in followed.early:
                 del followed.early[followed.next]
                 followed.next += 1
-            if not followed.early:
+            if not followed.early or followed.complete:
                 break
             behind_ns = min(followed.early.values())
             waits = followed.observed_ns - behind_ns <= self._bound_ns and len(followed.early) <= EARLY_MOST
