@@ -1,13 +1,14 @@
-"""`csv:FILE`: RFC 4180 with line feeds, a header line, quotes only where a value needs them; null is empty.
+"""`csv:FILE`, or `csv:-` for standard output: comma separated values (RFC 4180) under a header line.
 
-Values that hold several are JSON: `"[1,2]"`.
+Lines end in line feeds, only values that need quotes have them, null is empty. Values that hold several are JSON:
+`"[1,2]"`.
 """
 
 import apache_beam as beam
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sinks import text
+from sinks import standard_output, text
 from sinks.outputs import SinkContext, SinkUrl
 from sinks.text import local_path
 
@@ -17,12 +18,12 @@ _SPECIAL = b',"\r\n'
 
 
 def open_sink(url: SinkUrl, context: SinkContext) -> beam.PTransform:
-    """The sink for `csv:FILE` or, where there are several feature sets, `csv:FILE?features=cic@1`.
+    """The sink for `csv:FILE` and `csv:-` or, where there are several feature sets, `csv:FILE?features=cic@1`.
 
     Raises:
-        InputError: The file cannot be written, or it is not clear which feature set is meant.
+        InputError: The file cannot be written, or would have no end, or it is not clear which feature set is meant.
     """
-    return text.WriteText(url, context, CommaSeparated())
+    return standard_output.open_lines(url, context, CommaSeparated())
 
 
 def query(url: SinkUrl, context: SinkContext) -> str:

@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from sinks import places
 from sinks.outputs import TOP_TALKERS, SinkContext, SinkUrl
-from sinks.whole_file import WholeFile, WriteWholeFile
+from sinks.whole_file import WholeFile, WriteWholeFile, check_ends
 from transforms import fields
 from transforms.features import sets
 from transforms.records import InputError
@@ -56,11 +56,13 @@ def open_sink(url: SinkUrl, context: SinkContext) -> beam.PTransform:
     """The sink for `duckdb:FILE`.
 
     Raises:
-        InputError: The file cannot be written, is something else than a DuckDB database, or a parameter is unknown.
+        InputError: The file cannot be written or would have no end, is something else than a DuckDB database, or a
+            parameter is unknown.
     """
     url.check_parameters()
     place = local_path(url)
     places.check_file(str(url), place)
+    check_ends(str(url), context.streaming)
     with places.one_line(str(url), place):
         if _is_there(place):
             with open(place, "r+b") as file:

@@ -1,4 +1,7 @@
-"""`jsonl:FILE`: one JSON object (RFC 8259) on each line, all columns in order, null where there is no value."""
+"""`jsonl:FILE`, or `jsonl:-` for standard output: one JSON object (RFC 8259) on each line.
+
+All columns stand in order, null where there is no value.
+"""
 
 import json
 
@@ -6,7 +9,7 @@ import apache_beam as beam
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sinks import text
+from sinks import standard_output, text
 from sinks.outputs import SinkContext, SinkUrl
 from sinks.text import local_path
 
@@ -16,12 +19,12 @@ _CONTROL = bytes(range(0x20))
 
 
 def open_sink(url: SinkUrl, context: SinkContext) -> beam.PTransform:
-    """The sink for `jsonl:FILE` or, where there are several feature sets, `jsonl:FILE?features=cic@1`.
+    """The sink for `jsonl:FILE` and `jsonl:-` or, where there are several feature sets, `jsonl:FILE?features=cic@1`.
 
     Raises:
-        InputError: The file cannot be written, or it is not clear which feature set is meant.
+        InputError: The file cannot be written, or would have no end, or it is not clear which feature set is meant.
     """
-    return text.WriteText(url, context, JsonObjects())
+    return standard_output.open_lines(url, context, JsonObjects())
 
 
 def query(url: SinkUrl, context: SinkContext) -> str:

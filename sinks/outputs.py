@@ -1,9 +1,10 @@
 """`--output` URLs: which module writes what, and where rejects go.
 
 The scheme of a URL is the name of a module of this package that has `open_sink(url, context)`; nothing else lists them.
-Where a sink writes to a local path, the module's `local_path(url)` names it; where it keeps journals there in a
-streaming job, `files(url)` says how files are made of them. Where DuckDB reads what it wrote, `query(url, context)` is
-an expression of its Python module that shows the top talkers.
+A module whose place goes without saying has a `DEFAULT_PLACE`. Where a sink writes to a local path, the module's
+`local_path(url)` names it; where it keeps journals there in a streaming job, `files(url)` says how files are made of
+them. Where DuckDB reads what it wrote, `query(url, context)` is an expression of its Python module that shows the top
+talkers.
 """
 
 import importlib
@@ -51,6 +52,11 @@ class SinkUrl(NamedTuple):
         """Scheme and path: how messages name the output."""
         return f"{self.scheme}:{self.path}"
 
+    @property
+    def on_standard_output(self) -> bool:
+        """Whether the place is `-`."""
+        return self.path == "-"
+
     def check_parameters(self, *known: str) -> None:
         """Refuses parameters that are not among `known`.
 
@@ -90,6 +96,7 @@ def parse_url(text: str) -> SinkUrl:
         wrong = f"unknown scheme {scheme!r}" if colon else "no scheme"
         raise InputError(f"--output {text}: {wrong}; write SCHEME:PLACE with one of {', '.join(schemes())}")
     path, _, query = rest.partition("?")
+    path = path or getattr(_module(scheme), "DEFAULT_PLACE", "")
     if not path:
         raise InputError(f"--output {text}: names no place; write {scheme}:PLACE")
     try:
@@ -115,7 +122,7 @@ def open_outputs(texts: Iterable[str], context: SinkContext) -> list[tuple[SinkU
     opened: list[tuple[SinkUrl, beam.PTransform]] = []
     taken: dict[object, SinkUrl] = {}
     for url in map(parse_url, texts):
-        place = _local_path(url) or (url.scheme, url.path)
+        place = _local_path(url) or (url.path if url.on_standard_output else (url.scheme, url.path))
         if place in taken:
             raise InputError(f"--output {url}: {taken[place]} goes to the same place; give each output its own")
         taken[place] = url
@@ -155,7 +162,7 @@ def _folder_beside(urls: Iterable[SinkUrl], name: str) -> Path:
 
 def query(urls: Iterable[SinkUrl], context: SinkContext) -> str | None:
     """A command for a shell that asks the first output that can be asked: who sent and received most."""
-    asked = (url for url in urls if hasattr(_sink_module(url), "query"))
+    asked = (url for url in urls if hasattr(_sink_module(url), "query") and _local_path(url))
     expression = next((_sink_module(url).query(url, context) for url in asked), None)
     if expression is None:
         return None

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 
 from sinks import places
 from sinks.outputs import SinkContext, SinkUrl
-from sinks.whole_file import WholeFile, WriteWholeFile
+from sinks.whole_file import WholeFile, WriteWholeFile, check_ends
 from transforms.features import sets
 from transforms.records import InputError, Reject
 
@@ -53,9 +53,9 @@ def chosen_set(url: SinkUrl, context: SinkContext) -> str:
     return name
 
 
-def local_path(url: SinkUrl) -> Path:
-    """The file that the output names."""
-    return places.local_path(str(url), url.path)
+def local_path(url: SinkUrl) -> Path | None:
+    """The file that the output names; none for standard output."""
+    return None if url.on_standard_output else places.local_path(str(url), url.path)
 
 
 def query(reader: str, url: SinkUrl, context: SinkContext) -> str:
@@ -83,6 +83,11 @@ class Lines(abc.ABC):
     def lines(self, records: pa.RecordBatch) -> pa.StringArray:
         """One line for each record, line feed included."""
 
+    def blocks(self, records: pa.RecordBatch) -> Iterator[memoryview]:
+        """The octets of the lines, a block at a time."""
+        for first in range(0, len(records), BLOCK_ROWS):
+            yield _octets(self.lines(records.slice(first, BLOCK_ROWS)))
+
 
 class WriteText(beam.PTransform):
     """Writes flows as text: final records to the file, interim records, if there are any, to the one beside it."""
@@ -90,8 +95,9 @@ class WriteText(beam.PTransform):
     def __init__(self, url: SinkUrl, context: SinkContext, lines: Lines) -> None:
         super().__init__()
         feature_set = chosen_set(url, context)
-        place = local_path(url)
+        place = places.local_path(str(url), url.path)
         places.check_file(str(url), place)
+        check_ends(str(url), context.streaming)
         self.final = TextFile(str(url), place, feature_set, lines, "final")
         interim = place.with_name(f"{place.stem}.interim{place.suffix}")
         self.interim = TextFile(str(url), interim, feature_set, lines, "interim")
@@ -128,8 +134,8 @@ class TextFile(WholeFile):
                 records = published(batch)
                 if file.tell() == 0:
                     file.write(self.lines.header(records.schema))
-                for first in range(0, len(records), BLOCK_ROWS):
-                    file.write(_octets(self.lines.lines(records.slice(first, BLOCK_ROWS))))
+                for block in self.lines.blocks(records):
+                    file.write(block)
 
     def join(self, parts: list[Path], fresh: Path) -> None:
         """Appends the lines of the later parts to the first."""

@@ -20,6 +20,16 @@ from sinks.background import Background
 from transforms.records import InputError, Reject
 
 
+def check_ends(named: str, endless: bool) -> None:
+    """Refuses a file that would never be whole.
+
+    Raises:
+        InputError: The job's input is endless.
+    """
+    if endless:
+        raise InputError(f"{named}: is written when the input ends; for endless input choose parquet:DIR")
+
+
 class WholeFile(abc.ABC):
     """How a kind of file is made of flows.
 
@@ -70,8 +80,7 @@ class WriteWholeFile(beam.PTransform):
         Raises:
             InputError: The input never ends.
         """
-        if not flows.is_bounded:
-            raise InputError(f"{self.file.named}: is written when the input ends; for endless input choose parquet:DIR")
+        check_ends(self.file.named, not flows.is_bounded)
         parts = flows | "WriteParts" >> beam.ParDo(_WritePart(self.file, self.job))
         once = flows.pipeline | "Once" >> beam.Impulse()
         return once | "JoinParts" >> beam.ParDo(_JoinParts(self.file, self.job), parts=beam.pvalue.AsList(parts))
