@@ -20,6 +20,7 @@ from transforms.shard_drivers import (
     TABLE_CACHE_OCTETS,
     BoundedShardFn,
     EndlessShardFn,
+    MakeColumnsFn,
     duplicate_rejects,
     packet_rejects,
 )
@@ -150,6 +151,7 @@ class AssembleFlows(beam.PTransform):
         self._split = ShardPackets(shards, merge_sensors)
         self._bounded = BoundedShardFn(settings, max_rejects)
         self._endless = EndlessShardFn(settings, rules, table_cache_octets)
+        self._columns = MakeColumnsFn(settings)
 
     def expand(self, batches):  # Beam would warn of a hint that is a tuple of collections
         """Applies the transform."""
@@ -160,8 +162,9 @@ class AssembleFlows(beam.PTransform):
             return AssembledFlows(outputs["flows"], outputs["rejects"])
         if self._endless_needs_sensors:
             raise InputError("--merge_sensors: on endless input it must be known whom to wait for; add --sensors a,b,…")
-        outputs = shards | "Assemble" >> beam.ParDo(self._endless).with_outputs("rejects", "events", main="flows")
-        return FollowedFlows(outputs["flows"], outputs["rejects"], outputs["events"])
+        outputs = shards | "Assemble" >> beam.ParDo(self._endless).with_outputs("rejects", "events", main="ended")
+        flows = outputs["ended"] | "MakeColumns" >> beam.ParDo(self._columns).with_output_types(pa.RecordBatch)
+        return FollowedFlows(flows, outputs["rejects"], outputs["events"])
 
 
 class ReadPackets(beam.PTransform):

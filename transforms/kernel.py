@@ -81,20 +81,32 @@ def kernel(function: Callable[..., Any]) -> Any:
         dispatcher = numba.njit(cache=True, **_HOW)(function)
     finally:
         numba.config.CACHE_DIR = before
-    _save_in_turn(dispatcher)
+    _guard_cache(dispatcher)
     return dispatcher
 
 
-def _save_in_turn(dispatcher: Any) -> None:
-    """Lets one process at a time add to a kernel's cache: two that add at once would give their code one name."""
-    save = dispatcher._cache.save_overload
+def _guard_cache(dispatcher: Any) -> None:
+    """Lets one process at a time add to a kernel's cache: two that add at once would give their code one name.
+
+    A process that gave up its rights may no longer reach the cache: what it compiles then stays in its memory.
+    """
+    load, save = dispatcher._cache.load_overload, dispatcher._cache.save_overload
+
+    def load_if_allowed(*arguments: Any) -> Any:
+        try:
+            return load(*arguments)
+        except PermissionError:
+            return None
 
     def save_alone(*arguments: Any) -> None:
-        with open(cache_folder() / "lock", "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            save(*arguments)
+        try:
+            with open(cache_folder() / "lock", "w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                save(*arguments)
+        except PermissionError:
+            return
 
-    dispatcher._cache.save_overload = save_alone
+    dispatcher._cache.load_overload, dispatcher._cache.save_overload = load_if_allowed, save_alone
 
 
 def kernel_part(function: Callable[..., Any]) -> Any:

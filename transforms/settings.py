@@ -27,8 +27,8 @@ class FlowSettings:
     def __post_init__(self) -> None:
         self.columns()
 
-    def columns(self) -> FlowColumns:
-        """The record batches to make.
+    def columns(self, kind: type[FlowColumns] = FlowColumns) -> FlowColumns:
+        """The record batches to make, at once or late.
 
         Raises:
             InputError: A set or a module does not exist, or a column would be there twice.
@@ -37,7 +37,7 @@ class FlowSettings:
         own = load_families(self.feature_modules)
         names = [*sets.features_for(chosen), *(column.name for family in own for column in family.FIELDS)]
         features = [feature_set.name for feature_set in chosen]
-        return FlowColumns((*FAMILIES, *own), names, features, self.rules.community_id_seed)
+        return kind((*FAMILIES, *own), names, features, self.rules.community_id_seed)
 
     def table(self, columns: FlowColumns, sensor: str) -> FlowTable:
         """An empty table for one sensor, or a shard of it."""

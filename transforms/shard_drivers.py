@@ -12,16 +12,19 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import apache_beam as beam
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from apache_beam.coders import BytesCoder
 from apache_beam.pvalue import TaggedOutput
 from apache_beam.transforms.timeutil import TimeDomain
 from apache_beam.transforms.userstate import BagStateSpec, ReadModifyWriteStateSpec, TimerSpec, on_timer
 from apache_beam.transforms.window import GlobalWindow
+from apache_beam.utils.timestamp import Timestamp
+from apache_beam.utils.windowed_value import WindowedValue
 
 from transforms import avro
 from transforms.arrivals import unpack
 from transforms.counted import Counted
-from transforms.flow_records import ROWS
+from transforms.flow_records import ROWS, FinishedFlows, LateColumns
 from transforms.flow_table import FlowTable
 from transforms.records import MERGED_SENSORS, REJECT_DUPLICATE, PacketBatch, Reject, SensorEvent, Stream
 from transforms.settings import FlowSettings
@@ -198,7 +201,7 @@ class EndlessShardFn(beam.DoFn):
 
     def setup(self) -> None:
         """Derives what every shard needs."""
-        self._columns = self._settings.columns()
+        self._columns = self._settings.columns(LateColumns)
         self._counted = Counted()
 
     def process(
@@ -208,7 +211,7 @@ class EndlessShardFn(beam.DoFn):
         snapshot: Any = beam.DoFn.StateParam(SNAPSHOT),
         about: Any = beam.DoFn.StateParam(ABOUT),
         end: Any = beam.DoFn.TimerParam(END),
-    ) -> Iterator[pa.RecordBatch | Rejected | Event]:
+    ) -> Iterator[FinishedFlows | Rejected | Event]:
         """Takes what has come for a shard."""
         key, octets = element
         kept = Kept.from_bytes(about.read())
@@ -235,7 +238,7 @@ class EndlessShardFn(beam.DoFn):
         log: Any = beam.DoFn.StateParam(LOG),
         snapshot: Any = beam.DoFn.StateParam(SNAPSHOT),
         about: Any = beam.DoFn.StateParam(ABOUT),
-    ) -> Iterator[pa.RecordBatch | Rejected | Event]:
+    ) -> Iterator[FinishedFlows | Rejected | Event]:
         """Ends what is open: nothing will come any more."""
         kept = Kept.from_bytes(about.read())
         if not kept.token:
@@ -258,10 +261,48 @@ class EndlessShardFn(beam.DoFn):
             shard.take_counts()
         return shard
 
-    def _told(self, shard: Shard, outputs: Iterator[Output]) -> Iterator[pa.RecordBatch | Rejected | Event]:
+    def _told(self, shard: Shard, outputs: Iterator[Output]) -> Iterator[FinishedFlows | Rejected | Event]:
         for output in outputs:
-            if isinstance(output, pa.RecordBatch):
-                yield self._counted.flows(output)
+            if isinstance(output, FinishedFlows):
+                yield output
             else:
                 yield TaggedOutput("rejects" if isinstance(output, Reject) else "events", output)
         self._counted.shard(shard, time.time_ns())
+
+
+class MakeColumnsFn(beam.DoFn):
+    """Makes columns of the flows that ended in all shards of a bundle together."""
+
+    def __init__(self, settings: FlowSettings) -> None:
+        self._settings = settings
+
+    def setup(self) -> None:
+        """Derives the columns."""
+        self._columns = self._settings.columns()
+        self._counted = Counted()
+
+    def start_bundle(self) -> None:
+        """Nothing waits."""
+        self._waiting: dict[tuple[str, bool], list[FinishedFlows]] = {}
+
+    def process(self, part: FinishedFlows) -> Iterator[pa.RecordBatch]:
+        """Keeps flows until they fill a batch."""
+        key = (part.sensor, part.finished.interim)
+        waiting = self._waiting.setdefault(key, [])
+        waiting.append(part)
+        if sum(len(one.finished.records) for one in waiting) >= ROWS // 2:
+            yield self._batch(self._waiting.pop(key))
+
+    def finish_bundle(self) -> Iterator[WindowedValue]:
+        """Puts out what is left."""
+        for parts in self._waiting.values():
+            flows = self._batch(parts)
+            yield WindowedValue(flows, _time_of(flows), [GlobalWindow()])
+
+    def _batch(self, parts: list[FinishedFlows]) -> pa.RecordBatch:
+        return self._counted.flows(self._columns.joined(parts))
+
+
+def _time_of(flows: pa.RecordBatch) -> Timestamp:
+    """Event time of flows that ended together: the last packet of the last of them."""
+    return Timestamp(micros=pc.max(flows.column("flow_end_ns")).as_py() // 1000)

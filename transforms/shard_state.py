@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from transforms import arrivals, avro
 from transforms.arrivals import Arrival
-from transforms.flow_records import FlowColumns
+from transforms.flow_records import FinishedFlows, FlowColumns
 from transforms.flow_table import FlowTable
 from transforms.records import (
     END_OF_STREAM,
@@ -41,10 +41,10 @@ from transforms.rules import nanoseconds
 from transforms.settings import FlowSettings
 from transforms.stream_line import NEVER, Line, StreamRules
 
-Output: TypeAlias = pa.RecordBatch | Reject | SensorEvent
+Output: TypeAlias = pa.RecordBatch | FinishedFlows | Reject | SensorEvent
 """Flows that ended, packets that no flow counts, and what is to be told of sensors."""
 
-STEP_NS = 50_000_000
+STEP_NS = 200_000_000
 """The table follows observed time in steps of this: larger batches of flows cost less."""
 
 STALE_NS = 10_000_000_000
@@ -62,7 +62,7 @@ class Shard:
 
     Args:
         settings: How flows are assembled.
-        columns: Their columns.
+        columns: Makes batches of them at once, or later, together with those of other shards.
         rules: How streams are followed.
         sensor: Name of the sensor, `*` for merged ones.
         number: Number of the shard; that of a stream's partition speaks for the stream where all shards see the same.
@@ -72,7 +72,12 @@ class Shard:
     """
 
     def __init__(
-        self, settings: FlowSettings, columns: FlowColumns, rules: StreamRules, sensor: str, number: int
+        self,
+        settings: FlowSettings,
+        columns: FlowColumns,
+        rules: StreamRules,
+        sensor: str,
+        number: int,
     ) -> None:
         self.counts: Counter[str] = Counter()
         self._settings, self._columns, self._rules = settings, columns, rules
