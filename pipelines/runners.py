@@ -1,0 +1,218 @@
+"""Which runner a job gets, with what each needs to run it rightly."""
+
+import json
+import logging
+import os
+import shutil
+import socket
+from pathlib import Path
+
+from apache_beam.options.pipeline_options import (
+    FlinkRunnerOptions,
+    PipelineOptions,
+    PortableOptions,
+    PrismRunnerOptions,
+    StandardOptions,
+)
+from apache_beam.runners.portability.flink_runner import FlinkRunner
+from apache_beam.runners.portability.portable_runner import JobServiceHandle, PortableRunner
+from apache_beam.runners.portability.prism_runner import PrismJobServer, PrismRunner
+from apache_beam.runners.runner import PipelineRunner, create_runner
+from apache_beam.version import __version__ as beam_version
+
+from pipelines import flink_options
+from transforms.records import InputError
+
+_IN_PROCESS = {"", "direct", "bundlebaseddirect", "fnapi", "switchingdirect"}
+_BUILD = f"build it with `go install github.com/apache/beam/sdks/v2/go/cmd/prism@v{beam_version}`"
+_ON_THIS_MACHINE = ("localhost", "127.0.0.1", "::1", "")
+
+
+def prepare(options: PipelineOptions, endless: bool) -> PipelineRunner:
+    """The runner that the options name; completes the options with what it needs.
+
+    DirectRunner is Beam's in-process runner for bounded input: `DirectRunner` itself would first try to fetch another.
+
+    Args:
+        options: Beam's own, of which unset ones are set.
+        endless: Some input has no end.
+
+    Raises:
+        InputError: There is no such runner, it cannot run such a job, or an option would lose data.
+    """
+    standard = options.view_as(StandardOptions)
+    name = standard.runner or ""
+    kind = name.rpartition(".")[2].lower().removesuffix("runner")
+    if endless:
+        if kind in _IN_PROCESS:
+            raise InputError(
+                f"--runner={name or 'DirectRunner'}: cannot run an endless input; use --runner=PrismRunner on this"
+                " machine, or --runner=FlinkRunner on a cluster"
+            )
+        standard.streaming = True
+    if kind in ("", "direct"):
+        from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+
+        return FnApiRunner()
+    if kind == "prism":
+        return _prism(options)
+    if kind in ("flink", "portable"):
+        return _portable(options, kind, endless)
+    try:
+        return create_runner(name)
+    except (ValueError, ImportError, AttributeError) as error:
+        raise InputError(f"--runner {name}: there is no such runner here; DirectRunner is this machine") from error
+
+
+class _Prism(PrismRunner):
+    """Beam's, whose start that fails is one line."""
+
+    def create_job_service(self, options: PipelineOptions) -> JobServiceHandle:
+        try:
+            return super().create_job_service(options)
+        except (OSError, RuntimeError, ValueError) as error:
+            raise InputError(
+                f"--runner=PrismRunner: Prism cannot be fetched or started ({_first_line(error)}); {_BUILD} and name it"
+                " with --prism_location"
+            ) from error
+
+
+class _Flink(FlinkRunner):
+    """Beam's, whose start that fails is one line."""
+
+    def create_job_service(self, options: PipelineOptions) -> JobServiceHandle:
+        try:
+            return super().create_job_service(options)
+        except (OSError, RuntimeError, ValueError) as error:
+            raise InputError(
+                f"--runner=FlinkRunner: Beam's job server cannot be fetched or started ({_first_line(error)}); it needs"
+                " Java, and --flink_job_server_jar names one on this machine"
+            ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).partition("\n")[0]
+
+
+class _PrismWarnings(logging.Filter):
+    """Keeps what Prism warns of, as one line; drops its notes, and what it repeats of the workers' own logs."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        try:
+            said = json.loads(record.getMessage())
+            level, message = str(said.pop("level")), str(said.pop("msg"))
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return False
+        if not level.startswith(("WARN", "ERROR")) or message.startswith(("log from SDK", "empty transform")):
+            return False
+        if said.get("error") == "pipeline canceled":
+            return False  # we did it
+        details = ", ".join(f"{key} {value}" for key, value in said.items() if key not in ("time", "source"))
+        record.levelno, record.levelname = logging.WARNING, "WARNING"
+        record.msg, record.args = f"Prism: {message}" + (f" ({details})" if details else ""), None
+        return True
+
+
+def _prism(options: PipelineOptions) -> PipelineRunner:
+    prism = options.view_as(PrismRunnerOptions)
+    location = prism.prism_location
+    if location is None:
+        prism.prism_location = _installed_prism()
+    elif "://" not in location and not os.access(location, os.X_OK):
+        raise InputError(f"--prism_location {location}: is no program; {_BUILD}, or leave it out and Beam fetches it")
+    if prism.prism_log_level == "info":
+        prism.prism_log_level = "warn"
+    if prism.prism_log_level in ("warn", "error"):
+        logger = logging.getLogger(PrismJobServer.__name__)
+        if not any(isinstance(one, _PrismWarnings) for one in logger.filters):
+            logger.addFilter(_PrismWarnings())
+    return _Prism()
+
+
+def _installed_prism() -> str | None:
+    """A Prism of Beam's version on this machine; None if Beam has to fetch it."""
+    found = shutil.which("prism")
+    if found:
+        return found
+    servers = Path(os.environ.get("FLOWBEAM_SERVERS") or "~/.cache/flowbeam/servers").expanduser()
+    built = [path for path in sorted(servers.glob("prism*/prism")) if os.access(path, os.X_OK)]
+    return str(built[-1]) if built else None
+
+
+def _portable(options: PipelineOptions, kind: str, endless: bool) -> PipelineRunner:
+    portable = options.view_as(PortableOptions)
+    endpoint = portable.job_endpoint
+    if kind == "portable" and not endpoint:
+        raise InputError("--runner=PortableRunner: needs a job server; name it: --job_endpoint=localhost:8099")
+    if endpoint and endpoint != "embed":
+        _check_reachable("--job_endpoint", endpoint, "start the job server, or name the right one")
+    jar = options.view_as(FlinkRunnerOptions).flink_job_server_jar
+    if jar and "://" not in jar and not os.path.isfile(jar):
+        raise InputError(f"--flink_job_server_jar {jar}: there is no such file; leave it out and Beam fetches it")
+    if endless:
+        flink_options.complete(options)
+    _check_environment(portable, _is_local(options))
+    return PortableRunner() if kind == "portable" else _Flink()
+
+
+def _is_local(options: PipelineOptions) -> bool:
+    """Whether the cluster is on this machine, as far as the options tell."""
+    master = options.view_as(FlinkRunnerOptions).flink_master
+    endpoint = options.view_as(PortableOptions).job_endpoint
+    if master in ("[auto]", "[local]", "[collection]"):
+        return not endpoint or endpoint == "embed" or _host_of(endpoint) in _ON_THIS_MACHINE
+    return _host_of(master) in _ON_THIS_MACHINE
+
+
+def _check_environment(portable: PortableOptions, local: bool) -> None:
+    """Chooses where Python runs, and checks that it can.
+
+    Raises:
+        InputError: The workers cannot be reached.
+    """
+    kind, setting = portable.environment_type, portable.environment_config
+    if portable.environment_options:
+        return  # the newer form, of which Beam checks what there is to check
+    if not kind:
+        if not local:
+            raise InputError(
+                "--environment_type: say how Python runs on the cluster: EXTERNAL (a worker pool beside each task"
+                " manager), PROCESS (a program there) or DOCKER; docs/flink.md has the commands"
+            )
+        portable.environment_type = kind = "LOOPBACK"
+    if kind == "LOOPBACK" and not local:
+        raise InputError(
+            "--environment_type=LOOPBACK: a cluster on other machines cannot reach this one; use EXTERNAL or PROCESS"
+        )
+    if kind == "EXTERNAL":
+        if not setting:
+            raise InputError("--environment_config: name the worker pool for EXTERNAL, such as localhost:50000")
+        if local and not setting.startswith("{"):
+            _check_reachable(
+                "--environment_config",
+                setting,
+                "start it: python -m apache_beam.runners.worker.worker_pool_main --service_port=50000",
+            )
+    if kind == "PROCESS":
+        try:
+            program = json.loads(setting or "")["command"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                """--environment_config: PROCESS needs '{"command": "/path/of/worker.sh"}'; docs/flink.md has one"""
+            ) from error
+        if not os.path.isabs(program) or (local and not os.access(program, os.X_OK)):
+            raise InputError(f"--environment_config: {program} is no program; give its absolute path")
+
+
+def _host_of(address: str) -> str:
+    return address.rpartition("://")[2].partition("/")[0].rpartition(":")[0].strip("[]")
+
+
+def _check_reachable(option: str, address: str, remedy: str) -> None:
+    host, port = _host_of(address), address.rpartition(":")[2]
+    if not host or not port.isdigit():
+        raise InputError(f"{option} {address}: is no HOST:PORT")
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except OSError as error:
+        raise InputError(f"{option} {address}: cannot be reached ({error.strerror or error}); {remedy}") from error

@@ -1,0 +1,170 @@
+"""What each runner is given, and which settings are refused before anything runs."""
+
+import json
+import logging
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from apache_beam.options.pipeline_options import (
+    FlinkRunnerOptions,
+    PipelineOptions,
+    PortableOptions,
+    PrismRunnerOptions,
+    StandardOptions,
+)
+from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from apache_beam.runners.portability.portable_runner import JobServiceHandle
+from apache_beam.runners.portability.prism_runner import PrismRunner
+
+from pipelines.flink_options import FlinkOptions
+from pipelines.runners import _PrismWarnings, prepare
+from transforms.records import InputError
+
+
+@pytest.fixture
+def endpoint() -> Iterator[str]:
+    """The address of something that accepts connections."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+
+
+def flink(endpoint: str, *more: str) -> PipelineOptions:
+    """Options of an endless job on Flink, completed."""
+    options = PipelineOptions(["--runner=FlinkRunner", f"--job_endpoint={endpoint}", *more])
+    prepare(options, endless=True)
+    return options
+
+
+def sent(options: PipelineOptions) -> dict[str, object]:
+    """The options as they travel to the job server."""
+    return dict(JobServiceHandle.encode_pipeline_options(options.get_all_options()))
+
+
+@pytest.mark.parametrize("arguments", [[], ["--runner=DirectRunner"], ["--runner=direct"]])
+def test_bounded_input_runs_in_this_process(arguments):
+    assert type(prepare(PipelineOptions(arguments), endless=False)) is FnApiRunner
+
+
+@pytest.mark.parametrize("arguments", [[], ["--runner=DirectRunner"], ["--runner=FnApiRunner"]])
+def test_endless_input_names_the_runner_to_use(arguments):
+    with pytest.raises(InputError, match=r"--runner=PrismRunner") as refused:
+        prepare(PipelineOptions(arguments), endless=True)
+    assert "\n" not in str(refused.value)
+
+
+def test_flink_is_given_what_keeps_every_element(endpoint):
+    """They arrive under the names that the job server knows; what is unset does not arrive."""
+    options = sent(flink(endpoint))
+    assert options["beam:option:checkpointing_interval:v1"] == "5000"
+    assert options["beam:option:finish_bundle_before_checkpointing:v1"] is True
+    assert options["beam:option:max_bundle_time_mills:v1"] == "50"
+    assert options["beam:option:parallelism:v1"] == "1"
+    assert options["beam:option:streaming:v1"] is True
+    assert options["beam:option:environment_type:v1"] == "LOOPBACK"
+    assert "beam:option:state_backend:v1" not in options
+
+
+def test_what_the_user_says_stays(endpoint):
+    arguments = ["--checkpointing_interval=700", "--max_bundle_time_mills=9", "--parallelism=3", "--object_reuse"]
+    options = flink(endpoint, *arguments, "--externalized_checkpoints_enabled=false")
+    settings = options.view_as(FlinkOptions)
+    assert (settings.checkpointing_interval, settings.max_bundle_time_mills) == (700, 9)
+    assert settings.object_reuse is True
+    assert settings.externalized_checkpoints_enabled is False
+    assert options.view_as(FlinkRunnerOptions).parallelism == 3
+
+
+def test_bounded_input_on_flink_is_left_as_it_is(endpoint):
+    options = PipelineOptions(["--runner=FlinkRunner", f"--job_endpoint={endpoint}"])
+    prepare(options, endless=False)
+    assert options.view_as(FlinkOptions).checkpointing_interval is None
+    assert not options.view_as(StandardOptions).streaming
+
+
+@pytest.mark.parametrize(
+    ("argument", "reason"),
+    [
+        ("--checkpointing_interval=-1", "without checkpoints"),
+        ("--finish_bundle_before_checkpointing=false", "are lost"),
+        ("--shutdown_sources_after_idle_ms=0", "no checkpoint completes"),
+        ("--checkpointing_mode=AT_LEAST_ONCE", "count twice"),
+        ("--fail_on_checkpointing_errors=false", "unnoticed"),
+        ("--disable_metrics", "accounted for"),
+        ("--parallelism=0", "give 1 or more"),
+        ("--environment_type=EXTERNAL", "name the worker pool"),
+        ("--environment_type=PROCESS", "PROCESS needs"),
+        ("--flink_job_server_jar=/nowhere/server.jar", "there is no such file"),
+        ("--flink_master=cluster.example:8081", "--environment_type: say how Python runs"),
+    ],
+)
+def test_what_would_lose_data_or_not_run_is_one_line(endpoint, argument, reason):
+    with pytest.raises(InputError, match=reason) as refused:
+        flink(endpoint, argument)
+    assert str(refused.value).startswith("--")
+    assert "\n" not in str(refused.value)
+
+
+def test_loopback_needs_the_cluster_on_this_machine(endpoint):
+    with pytest.raises(InputError, match="cannot reach this one"):
+        flink(endpoint, "--flink_master=http://cluster.example:8081", "--environment_type=LOOPBACK")
+
+
+def test_a_worker_pool_is_reached(endpoint):
+    options = flink(endpoint, "--environment_type=EXTERNAL", f"--environment_config={endpoint}")
+    assert options.view_as(PortableOptions).environment_type == "EXTERNAL"
+
+
+@pytest.mark.parametrize("option", ["--job_endpoint", "--environment_config"])
+def test_nobody_listens(endpoint, option):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        nobody = f"127.0.0.1:{server.getsockname()[1]}"
+    with pytest.raises(InputError, match=f"{option} {nobody}: cannot be reached"):
+        flink(endpoint, "--environment_type=EXTERNAL", f"--environment_config={nobody}", f"{option}={nobody}")
+
+
+def test_a_worker_program_is_absolute_and_there(endpoint, tmp_path):
+    program = tmp_path / "worker.sh"
+    arguments = ["--environment_type=PROCESS", "--environment_config=" + json.dumps({"command": str(program)})]
+    with pytest.raises(InputError, match="is no program"):
+        flink(endpoint, *arguments)
+    program.touch(0o755)
+    flink(endpoint, *arguments)
+
+
+def test_a_prism_on_this_machine_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    program = tmp_path / "prism"
+    program.touch(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    options = PipelineOptions(["--runner=PrismRunner"])
+    assert isinstance(prepare(options, endless=True), PrismRunner)
+    assert options.view_as(PrismRunnerOptions).prism_location == str(program)
+    assert options.view_as(StandardOptions).streaming
+
+
+def test_a_wrong_prism_says_how_to_get_one():
+    with pytest.raises(InputError, match=r"--prism_location /nowhere: is no program; build it with `go install"):
+        prepare(PipelineOptions(["--runner=PrismRunner", "--prism_location=/nowhere"]), endless=True)
+
+
+def test_an_unknown_runner_is_one_line():
+    with pytest.raises(InputError, match="--runner Abacus: there is no such runner"):
+        prepare(PipelineOptions(["--runner=Abacus"]), endless=True)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('{"level":"INFO","msg":"Serving JobManagement"}', None),
+        ('{"level":"WARN","msg":"empty transform, with payload"}', None),
+        ('{"level":"ERROR","msg":"log from SDK worker","sdk":{}}', None),
+        ('{"level":"ERROR","msg":"Bundle Failed.","error":"pipeline canceled"}', None),
+        ("not JSON", None),
+        ('{"level":"WARN","msg":"watermark stuck","time":"now","stage":3}', "Prism: watermark stuck (stage 3)"),
+    ],
+)
+def test_prism_is_heard_when_it_warns(line, said):
+    record = logging.LogRecord("PrismJobServer", logging.INFO, "", 0, line, None, None)
+    assert _PrismWarnings().filter(record) is (said is not None)
+    assert said is None or (record.getMessage(), record.levelno) == (said, logging.WARNING)
