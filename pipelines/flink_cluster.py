@@ -36,7 +36,7 @@ class FlinkJob:
         return self.state() in _ENDED
 
     def is_drained(self) -> bool:
-        """Whether all input has ended and every step is done with it; such a job runs on, idle, until it is cancelled."""
+        """Whether all input has ended and every step is done with it; such a job runs on until it is cancelled."""
         steps = [vertex for vertex in self._ask("")["vertices"] if not vertex["name"].startswith("Source: Impulse")]
         for vertex in steps:
             path = f"/vertices/{vertex['id']}/metrics"
