@@ -52,8 +52,11 @@ class ContainerReader:
         self._size = os.fstat(file.fileno()).st_size
         self._at = 0  # where the piece begins that is being read
 
-    def messages(self) -> Iterator[Message]:
+    def messages(self, start: int = 0) -> Iterator[Message]:
         """Every block, with the single-object header of the current schema.
+
+        Args:
+            start: Position of a message that was read before; reading begins there.
 
         Raises:
             Damaged: It is no file of packet blocks, or breaks off.
@@ -61,6 +64,7 @@ class ContainerReader:
         current = avro.current_schema()
         schema, unpack = self._header(current)
         sync = self._octets(SYNC_OCTETS)
+        self._file.seek(max(start, self._file.tell()))
         while (at := self._file.tell()) < self._size:
             self._at = at
             count, octets = self._long(), self._long()
