@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import os
 import signal
 import threading
 import time
@@ -72,8 +73,11 @@ class RunningJob:
                 while not ended.wait(0.2) and not asked() and not drained:
                     drained = self._look()
                 if not ended.is_set():
-                    self.stop()
-                    ended.wait(STOP_WITHIN_S)
+                    with _silent_workers():
+                        line = self.stop()
+                        ended.wait(STOP_WITHIN_S)
+                    if line and not drained:
+                        say(line)
                     return not drained
         finally:
             root.removeFilter(quiet)
@@ -81,17 +85,20 @@ class RunningJob:
             raise failure[0]
         return False
 
-    def stop(self) -> None:
-        """Ends the job where it runs; what it has read and not put out is read again by the next, nothing is forced."""
+    def stop(self) -> str | None:
+        """Ends the job where it runs; what it has read and not put out is read again by the next, nothing is forced.
+
+        Returns:
+            A line that tells its user what to do next.
+        """
         if not self._on_flink:
             self.result.cancel()
-            return
+            return None
         if self.flink is None:
             self.flink = find_job(self._options, self._name)
         if self.flink is None:
             self.result.cancel()
-            say(f"Flink job {self._name}: its cluster is not known here; cancel it there, or give --flink_master")
-            return
+            return f"Flink job {self._name}: still runs on a cluster not known here; cancel it there, give --flink_master"
         checkpoint = None
         with contextlib.suppress(OSError, ValueError, KeyError):
             self.flink.cancel()
@@ -100,8 +107,7 @@ class RunningJob:
                 time.sleep(0.1)
             checkpoint = self.flink.last_checkpoint()
         self.result.cancel()
-        if checkpoint:
-            say(f"to go on where this job ended: --savepoint_path={checkpoint}")
+        return f"to go on where this job ended: --savepoint_path={checkpoint}" if checkpoint else None
 
     def _look(self) -> bool:
         """Says why Flink restarted the job; whether nothing is left to do, which Flink does not call an end."""
@@ -120,6 +126,18 @@ class RunningJob:
             return self.flink.is_drained()
         except (OSError, ValueError, KeyError):
             return False  # the cluster is restarting, or the job has just ended: the result tells
+
+
+@contextlib.contextmanager
+def _silent_workers() -> Generator[None, None, None]:
+    """Workers in this process complain, bundle by bundle, that they were cut off; that is what was asked for."""
+    before = threading.excepthook
+    threading.excepthook = lambda _: None
+    try:
+        with open(os.devnull, "w", encoding="utf-8") as nowhere, contextlib.redirect_stderr(nowhere):
+            yield
+    finally:
+        threading.excepthook = before
 
 
 @contextlib.contextmanager
