@@ -98,7 +98,9 @@ class RunningJob:
             self.flink = find_job(self._options, self._name)
         if self.flink is None:
             self.result.cancel()
-            return f"Flink job {self._name}: still runs on a cluster not known here; cancel it there, give --flink_master"
+            return (
+                f"Flink job {self._name}: still runs on a cluster not known here; cancel it there, give --flink_master"
+            )
         checkpoint = None
         with contextlib.suppress(OSError, ValueError, KeyError):
             self.flink.cancel()
