@@ -18,11 +18,12 @@ from pathlib import Path
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
-from apache_beam.runners.runner import PipelineRunner, create_runner
 
 from pipelines.first_run import compile_kernels
-from pipelines.inputs import Reader, find_inputs, is_hopeless, is_queue, octets_of
+from pipelines.inputs import Reader, find_inputs, is_endless, is_hopeless, is_queue, octets_of
 from pipelines.options import FlowOptions, parse_options
+from pipelines.runners import prepare
+from pipelines.stream_options import StreamOptions
 from pipelines.summary import Summary
 from pipelines.terminal import configure_logging, leave, mistake_in, progress, say, stoppable
 from sinks import outputs
@@ -108,19 +109,6 @@ def build(
     _ = together | "WriteRejects" >> RejectsSink(rejects_folder, options.max_rejects, job)
 
 
-def runner_of(options: PipelineOptions) -> PipelineRunner:
-    """The runner; DirectRunner is Beam's in-process one: `DirectRunner` itself would first try to fetch another."""
-    name = options.view_as(StandardOptions).runner
-    if name in (None, "DirectRunner"):
-        from apache_beam.runners.portability.fn_api_runner import FnApiRunner
-
-        return FnApiRunner()
-    try:
-        return create_runner(name)
-    except (ValueError, ImportError, AttributeError) as error:
-        raise InputError(f"--runner {name}: there is no such runner here; DirectRunner is this machine") from error
-
-
 def demo_capture(folder: str, quiet: bool) -> str:
     """A capture of demo traffic, made in `folder`."""
     from sources.generate.capture import GenerateSettings, generate
@@ -143,24 +131,54 @@ def run(arguments: Sequence[str], leftovers: ExitStack) -> None:
         InputError: A setting is wrong, or nothing could be read or written.
     """
     beam_options = parse_options(arguments)
-    options = beam_options.view_as(FlowOptions)
+    options, streams = beam_options.view_as(FlowOptions), beam_options.view_as(StreamOptions)
+    endless = is_endless(options.input, bool(beam_options.view_as(StandardOptions).streaming))
     feature_sets = tuple(options.features or [sets.FLOWBEAM])
     settings = FlowSettings(rules_of(options), feature_sets, tuple(options.feature_module))
-    reading = read_settings(options)
     job = secrets.token_hex(8)
-    context = SinkContext(settings.feature_sets, job)
+    context = SinkContext(settings.feature_sets, job, endless, streams.file_max_age_s)
     opened = outputs.open_outputs(options.output or [DEFAULT_OUTPUT], context)
     targets = [url for url, _ in opened]
     rejects = Path(options.rejects) if options.rejects else outputs.rejects_folder(targets)
-    leftovers.callback(outputs.remove_partial, targets, rejects, job)
+    if endless:
+        sensors = Path(streams.sensor_events) if streams.sensor_events else outputs.sensors_folder(targets)
+        compile_kernels(options.feature_module, options.quiet)
+        from pipelines.endless import EndlessJob  # runners for it: a bounded job starts sooner without them
+
+        summary = EndlessJob(beam_options, settings, opened, rejects, sensors, job).run()
+    else:
+        summary = run_bounded(beam_options, settings, opened, rejects, job, leftovers)
+    for line in summary.damage:
+        say(line)
+    if options.summary:
+        summary.write(options.summary)
+    if not options.quiet:
+        summary.show(list(map(str, targets)), str(rejects), outputs.query(targets, context))
+
+
+def run_bounded(
+    beam_options: PipelineOptions,
+    settings: FlowSettings,
+    opened: Sequence[tuple[SinkUrl, beam.PTransform]],
+    rejects: Path,
+    job: str,
+    leftovers: ExitStack,
+) -> Summary:
+    """Runs the job on captures, or on queues as they are, to the end of its input.
+
+    Raises:
+        InputError: Nothing could be read or written.
+    """
+    options = beam_options.view_as(FlowOptions)
+    leftovers.callback(outputs.remove_partial, [url for url, _ in opened], rejects, job)
     urls = options.input
     if not urls:
         folder = tempfile.TemporaryDirectory(prefix="flowbeam-demo-", dir=options.temp_dir)
         urls = [demo_capture(leftovers.enter_context(folder), options.quiet)]
     inputs = find_inputs(urls, options.sensor, options.sensor_from, options.merge_sensors)
-    pipeline = beam.Pipeline(runner=runner_of(beam_options), options=beam_options)
+    pipeline = beam.Pipeline(runner=prepare(beam_options, endless=False), options=beam_options)
     elements = pipeline | "Inputs" >> beam.Create(inputs, reshuffle=False)
-    reader = Reader(reading, alone=len(inputs) == 1)
+    reader = Reader(read_settings(options), alone=len(inputs) == 1)
     build(elements, options, settings, reader, opened, str(rejects), job, any(map(is_queue, urls)))
     if not is_hopeless(inputs):
         compile_kernels(options.feature_module, options.quiet)
@@ -180,12 +198,7 @@ def run(arguments: Sequence[str], leftovers: ExitStack) -> None:
     summary = Summary.of(result, time.monotonic() - started)
     if summary.damage and not summary.packets_read:
         raise InputError("; ".join(summary.damage))
-    for line in summary.damage:
-        say(line)
-    if options.summary:
-        summary.write(options.summary)
-    if not options.quiet:
-        summary.show(list(map(str, targets)), str(rejects), outputs.query(targets, context))
+    return summary
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

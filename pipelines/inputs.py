@@ -24,6 +24,22 @@ def is_queue(url: str) -> bool:
     return bool(colon) and scheme in queues.schemes()
 
 
+def is_endless(urls: Sequence[str], streaming: bool) -> bool:
+    """Whether the input has no end: a queue other than a spool, or a spool with `--streaming`.
+
+    Raises:
+        InputError: Files and endless input in one job, or `--streaming` with files.
+    """
+    endless = [url for url in urls if is_queue(url) and (streaming or not url.startswith("spool:"))]
+    rest = [url for url in urls if url not in endless]
+    if rest and (endless or streaming):
+        why = f"{endless[0]} has no end" if endless else "--streaming reads queues"
+        raise InputError(f"--input {rest[0]}: {why}; read it in a job of its own, without --streaming")
+    if streaming and not urls:
+        raise InputError("--streaming: without --input there is nothing to wait for; name a queue")
+    return bool(endless)
+
+
 def find_inputs(
     urls: Sequence[str], sensor: str, sensor_from: Literal["all", "file", "folder"], merge_sensors: bool
 ) -> list[Any]:

@@ -8,6 +8,7 @@ import socket
 from pathlib import Path
 
 from apache_beam.options.pipeline_options import (
+    DebugOptions,
     FlinkRunnerOptions,
     PipelineOptions,
     PortableOptions,
@@ -114,6 +115,9 @@ class _PrismWarnings(logging.Filter):
 
 
 def _prism(options: PipelineOptions) -> PipelineRunner:
+    # Prism 2.77 frees the keys of the rest of a bundle that it splits while the first half still runs: two bundles of
+    # one key work at a time, and state is lost.
+    options.view_as(DebugOptions).add_experiment("prism_disable_sdf_split")
     prism = options.view_as(PrismRunnerOptions)
     location = prism.prism_location
     if location is None:

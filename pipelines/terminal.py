@@ -1,5 +1,6 @@
 """What a person sees: log lines, a progress bar, the summary; and how mistakes are told."""
 
+import atexit
 import logging
 import os
 import re
@@ -76,7 +77,11 @@ def stoppable(clean_up: Callable[[], object]) -> Generator[None, None, None]:
 
 
 def leave(status: int) -> NoReturn:
-    """Ends the process now that all is written: taking compiled code apart would add half a second to a short run."""
+    """Ends the process now that all is written: taking compiled code apart would add half a second to a short run.
+
+    What was to end with the process, such as a runner that Beam started, is ended.
+    """
+    atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)

@@ -34,6 +34,9 @@ LOOK_S = 5.0
 COMBINED_ROWS = 1024
 """Batches of fewer records are joined up to about so many: one of 200 columns takes 60 KB before its first row."""
 
+_ENDING_S = 10.0
+"""How long a bundle that came too late waits before it fails: by then its process has ended, and nobody is told."""
+
 _RETRY_S = (1.0, 30.0)
 _PART_OF_AGE = 0.9
 
@@ -84,6 +87,7 @@ class Journals:
         with self._changed:
             self._changed.wait_for(lambda: len(self._full) < FULL_WAITING or self._failure or self._closed)
             if self._closed:
+                self._changed.wait(_ENDING_S)
                 raise Stopped(f"{self.files.named}: the job is ending")
             if self._failure and len(self._full) >= FULL_WAITING:
                 raise self._failure
@@ -192,6 +196,9 @@ class Journals:
 _kept: dict[tuple[Path, str], tuple[Journals, int]] = {}
 """What this process keeps, and how many steps use it."""
 
+_closing: list[Journals] = []
+"""Those that no step needs any more, while they are being completed."""
+
 _ended: set[str] = set()
 _keeping = threading.Lock()
 
@@ -222,10 +229,14 @@ def give_back(journals: Journals) -> None:
             _kept[key] = journals, users - 1
             return
         del _kept[key]
+        _closing.append(journals)
     try:
         journals.close()
     except InputError as error:
         _log.warning("%s; the records wait in a hidden file there, for the next job", error)
+    finally:
+        with _keeping:
+            _closing.remove(journals)
 
 
 def end(job: str) -> None:
@@ -238,6 +249,7 @@ def end(job: str) -> None:
         _ended.add(job)
         ending = [key for key in _kept if key[1] == job]
         several = [_kept.pop(key)[0] for key in ending]
+        several += [journals for journals in _closing if journals.job == job]  # by a thread that nothing waits for
     failures = []
     for journals in several:
         try:

@@ -1,0 +1,116 @@
+"""The main job on endless input: queues in, flows out as they end, until every stream has ended or it is stopped."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import FlinkRunnerOptions, PipelineOptions, StandardOptions
+
+from pipelines.options import FlowOptions
+from pipelines.runners import prepare
+from pipelines.stream_options import StreamOptions
+from pipelines.summary import Summary
+from pipelines.terminal import mistake_in, say
+from pipelines.waiting import RunningJob
+from sinks import outputs
+from sinks.outputs import SinkUrl
+from sinks.rejects import RejectsSink
+from sinks.sensors import WriteSensorEvents
+from sources import streaming
+from transforms.assemble import AssembleFlows
+from transforms.decode import DecodePackets
+from transforms.records import InputError
+from transforms.settings import FlowSettings
+
+
+class EndlessJob:
+    """One run of the main job on endless input.
+
+    Args:
+        beam_options: All options.
+        settings: How flows are assembled.
+        opened: The sinks, opened for a streaming job.
+        rejects: The folder of rejects.
+        sensors: The folder of sensors' events.
+        job: The job's name.
+    """
+
+    def __init__(
+        self,
+        beam_options: PipelineOptions,
+        settings: FlowSettings,
+        opened: Sequence[tuple[SinkUrl, beam.PTransform]],
+        rejects: Path,
+        sensors: Path,
+        job: str,
+    ) -> None:
+        self._options = beam_options.view_as(FlowOptions)
+        self._streams = beam_options.view_as(StreamOptions)
+        self._beam_options = beam_options
+        self._settings = settings
+        self._opened = opened
+        self._rejects, self._sensors, self._job = rejects, sensors, job
+
+    def build(self, pipeline: beam.Pipeline) -> None:
+        """Wires everything.
+
+        Raises:
+            InputError: A queue cannot be read, or a setting makes no sense.
+        """
+        options, streams = self._options, self._streams
+        bound_s = options.max_out_of_orderness_s
+        reading = streams.settings(bound_s)
+        read = [pipeline | f"Read {url}" >> streaming.open_input(url, reading) for url in options.input]
+        deliveries = read[0] if len(read) == 1 else read | "AllQueues" >> beam.Flatten()
+        arrivals, undecodable = deliveries | "DecodePackets" >> DecodePackets(options.payload_octets)
+        followed = arrivals | "AssembleFlows" >> AssembleFlows(
+            self._settings,
+            options.shards,
+            options.merge_sensors,
+            rules=streams.rules(bound_s),
+            table_cache_octets=streams.table_cache_bytes,
+        )
+        refused = [undecodable, followed.rejects]
+        for url, sink in self._opened:
+            answer = followed.flows | f"Write {url}" >> sink
+            if answer is not None:
+                refused.append(answer)
+        age_s = streams.file_max_age_s
+        rejects = RejectsSink(self._rejects, options.max_rejects, self._job, True, age_s)
+        _ = refused | "AllRejects" >> beam.Flatten() | "WriteRejects" >> rejects
+        _ = followed.events | "WriteSensorEvents" >> WriteSensorEvents(self._sensors, self._job, True, age_s)
+
+    def run(self) -> Summary:
+        """Runs until it is stopped, or every stream has ended; files are complete then.
+
+        Returns:
+            The figures, as far as the runner tells them.
+
+        Raises:
+            InputError: A setting is wrong, or the job failed through a mistake of its user.
+        """
+        urls = [url for url, _ in self._opened]
+        pipeline = beam.Pipeline(runner=prepare(self._beam_options, endless=True), options=self._beam_options)
+        self.build(pipeline)
+        outputs.adopt_left(urls, self._rejects, self._sensors)
+        started = time.monotonic()
+        try:
+            running = RunningJob(pipeline.run(), self._beam_options, self._on_flink())
+            if not self._options.quiet:
+                say("running; Ctrl-C completes the files and stops")
+            running.wait()
+        except Exception as error:
+            mistake = mistake_in(error)
+            if mistake is None:
+                raise
+            raise InputError(mistake) from error
+        finally:
+            held = outputs.complete(urls, self._rejects, self._sensors, self._job)
+            if held:
+                say(f"{held} files are still being written by processes of the runner")
+        return Summary.of(running.result, time.monotonic() - started)
+
+    def _on_flink(self) -> bool:
+        name = (self._beam_options.view_as(StandardOptions).runner or "").lower()
+        return "flink" in name or self._beam_options.view_as(FlinkRunnerOptions).flink_master != "[auto]"
