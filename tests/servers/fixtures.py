@@ -16,7 +16,9 @@ from servers.install import NotInstalled, install, installed
 from servers.processes import Server
 
 if TYPE_CHECKING:
+    from servers.flink import FlinkCluster
     from servers.kafka import KafkaServer
+    from servers.pubsub import PubSubEmulator
 
 _Kind = TypeVar("_Kind", bound=Server)
 
@@ -68,6 +70,24 @@ def kafka(run_folder: Path) -> "Iterator[KafkaServer]":
     from servers.kafka import KafkaServer
 
     yield from shared(run_folder, "kafka", KafkaServer)
+
+
+@pytest.fixture(scope="session")
+def flink(run_folder: Path) -> "Iterator[FlinkCluster]":
+    """A Flink cluster of four slots, shared: cancel your jobs, and mark the test `xdist_group("flink")`."""
+    need("flink", "flink-job-server", "python-worker")
+    from servers.flink import FlinkCluster
+
+    yield from shared(run_folder, "flink", FlinkCluster)
+
+
+@pytest.fixture(scope="session")
+def pubsub(run_folder: Path) -> "Iterator[PubSubEmulator]":
+    """A Pub/Sub emulator, shared: name topics and subscriptions for the test."""
+    need("pubsub")
+    from servers.pubsub import PubSubEmulator
+
+    yield from shared(run_folder, "pubsub", PubSubEmulator)
 
 
 @pytest.fixture(scope="session")

@@ -131,7 +131,9 @@ def _flink(folder: Path, log: Path) -> None:
 def _flink_job_server(folder: Path, log: Path) -> None:
     with tempfile.TemporaryDirectory(dir=folder.parent) as target:
         _maven(folder, log, "flink_job_server", "package", f"-DbuildDirectory={target}")
-        shutil.move(Path(target) / "flink-job-server.jar", folder)
+        # Beam sends its class path to Flink with each job, but nothing from such a folder; our cluster has it already.
+        (folder / "gradle" / "wrapper").mkdir(parents=True)
+        shutil.move(Path(target) / "flink-job-server.jar", folder / "gradle" / "wrapper")
 
 
 def _python_worker(folder: Path, log: Path) -> None:

@@ -124,10 +124,9 @@ class Server:
         if pid is None:
             return False
         with contextlib.suppress(ChildProcessError):  # another process's child
-            if os.waitpid(pid, os.WNOHANG)[0] == pid:
-                return False
+            return os.waitpid(pid, os.WNOHANG)[0] == 0
         try:
-            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+            state = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
         except FileNotFoundError:
             return False
         return state != "Z"
