@@ -1,125 +1,223 @@
-"""Captures onto a queue, as blocks of packets that hold all that flows are made of.
+"""The sensor: packets of an interface, or of captures, onto a queue, as blocks that hold all that flows are made of.
 
-Into a folder, and from there to flows:
+An interface, for as long as it is there (docs/sensor.md is the runbook):
+
+    python -m pipelines.capture --input interface:eth0 --queue kafka://broker:9092/packets --sensor north
+
+A capture as if it came from a line now:
+
+    python -m pipelines.capture --input replay:capture.pcap --shift_times --queue kafka://broker:9092/packets
+
+Captures as fast as possible into a folder, and from there to flows:
 
     python -m pipelines.capture --input capture.pcap --queue spool:blocks
     python -m pipelines.flows --input spool:blocks
 """
 
 import os
+import signal
 import sys
+import threading
 import time
 from argparse import Namespace
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from itertools import chain, islice
+from collections.abc import Callable, Generator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from functools import partial
+from types import FrameType
+from typing import NamedTuple
 
 import queues
-from pipelines.terminal import Advance, OneLineParser, configure_logging, progress, say
-from queues import QueueWriter
-from sources.capture import closed, publish
-from sources.captures import ReadReport, ReadSettings, SensorInput, read_packets, sensor_inputs
-from sources.headers import TUNNEL_KINDS, HeaderSettings
+from pipelines.capture_options import (
+    FILES,
+    INTERFACE,
+    buffer_folder,
+    buffer_settings,
+    interface_settings,
+    parse_options,
+    replay_settings,
+    sensor_settings,
+)
+from pipelines.terminal import Advance, configure_logging, progress, say
+from sources.captures import ReadReport, SensorInput, sensor_inputs
+from sources.interface import InterfaceInput
+from sources.journal import Journal
+from sources.live import LiveInput
+from sources.privileges import account_for, drop_privileges
+from sources.replay import ReplayInput
+from sources.sending import Sender
+from sources.sensor import Sensor, SensorSettings
+from sources.sensor_folder import Epochs, sensor_folder
+from sources.sensor_meters import Health, Meters, serve
 from transforms.records import InputError
 
 
-@dataclass
-class Published:
-    """What was put on the queue.
+class Stopping(threading.Event):
+    """Set by SIGINT and SIGTERM; a second signal ends the process at once.
 
     Attributes:
-        packets_read: Packets of the input: those in blocks, and rejects.
-        rejects: Packets that are in no block, by reason.
-        blocks: Blocks, with the one that ends each sensor's stream.
+        signal: The number of the signal; 0 before one came.
     """
 
-    packets_read: int = 0
-    rejects: Counter[str] = field(default_factory=Counter)
-    blocks: int = 0
+    signal = 0
+
+    @contextmanager
+    def on_signals(self) -> Generator[None, None, None]:
+        """Listens to signals meanwhile, where this is the main thread; one that is ignored stays so."""
+        before = {}
+        if threading.current_thread() is threading.main_thread():
+            handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+            before = {number: handler for number, handler in handlers.items() if handler is not signal.SIG_IGN}
+        for number in before:
+            signal.signal(number, self._stop)
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _stop(self, number: int, _: FrameType | None) -> None:
+        if self.signal:
+            os._exit(128 + number)
+        self.signal = number
+        self.set()
 
 
-def parse_options(arguments: Sequence[str]) -> Namespace:
-    """The options.
+class _Input(NamedTuple):
+    """Something that a sensor captures from; `report` is that of its files."""
+
+    sensor: str
+    open: Callable[[], LiveInput]
+    report: ReadReport
+
+
+def run(arguments: Sequence[str], stopping: Stopping) -> int:
+    """Captures until the input ends or `stopping` is set; all that was captured is on the queue then, or kept.
+
+    Returns:
+        The exit status: a sensor that is told to stop has done its work, files that are half read are not.
 
     Raises:
-        InputError: An option is unknown or its value is wrong.
-    """
-    parser = OneLineParser("python -m pipelines.capture", description="Puts captures on a queue.", allow_abbrev=False)
-    add = parser.add_argument
-    add(
-        "--input",
-        action="append",
-        required=True,
-        help="Capture file, folder, glob, or - for standard input; repeatable.",
-    )
-    add("--queue", required=True, help=f"Where blocks go: {', '.join(f'{scheme}:…' for scheme in queues.schemes())}.")
-    add("--sensor", default="local", help="Name of the sensor that the captures come from. Default local.")
-    add(
-        "--sensor_from",
-        choices=("all", "file", "folder"),
-        default="all",
-        help="One sensor for all files, or one for each file or folder. Default all.",
-    )
-    add("--payload_octets", type=int, default=0, help="Octets of each packet's payload to carry. Default 0.")
-    add("--decapsulate", default=",".join(TUNNEL_KINDS), help="Tunnels to open, or none. Default %(default)s.")
-    add("--block_packets", type=int, default=4096, help="The most packets of a block. Default 4096.")
-    add("--temp_dir", help="Folder for what must be sorted on disk. Default the system's.")
-    add("--quiet", action="store_true", help="No progress bar, no summary.")
-    return parser.parse_args(list(arguments))
-
-
-def run(arguments: Sequence[str]) -> None:
-    """Reads the captures onto the queue.
-
-    Raises:
-        InputError: A setting is wrong, or nothing could be read or written.
+        InputError: A setting is wrong, or nothing could be captured or written.
     """
     options = parse_options(arguments)
-    kinds = tuple(kind.strip() for kind in options.decapsulate.split(",") if kind.strip())
-    headers = HeaderSettings(() if kinds == ("none",) else kinds, options.payload_octets, headers_hash=True)
-    settings = ReadSettings(headers, options.block_packets, options.temp_dir, max_rejects=0)
-    sensors = sensor_inputs(options.input, options.sensor, options.sensor_from)
+    settings = sensor_settings(options)
     started = time.monotonic()
-    if not options.quiet and sys.stderr.isatty():
+    with ExitStack() as stack:
+        inputs = _inputs(options, stack)
+        _become_user(options)
+        journal = Journal(buffer_settings(options), options.sensor)
+        stack.callback(journal.close)
+        sender = _sender(options, journal, settings)
+        meters = Meters()
+        if options.metrics_port is not None:
+            stack.callback(serve(options.metrics_port, options.sensor, meters, journal, sender).shutdown)
+        health = None if options.kind == FILES else Health(meters, journal)
+        epochs = Epochs(buffer_folder(options))
+        sender.start()
+        stack.callback(sender.stop)
+
+        def sensor(name: str) -> Sensor:
+            return Sensor(name, settings, journal, sender, meters, epochs.next, health, say, stopping)
+
+        try:
+            _capture(inputs, sensor, stopping)
+        except InputError:
+            if sender.failure is None:
+                sender.drained(options.stop_timeout_s)
+            raise
+        _drain(sender, journal, stopping, options)
+    if not options.quiet and options.kind != INTERFACE:
+        _show(meters, options.queue, time.monotonic() - started)
+    return 128 + stopping.signal if stopping.signal and options.kind == FILES else 0
+
+
+def _inputs(options: Namespace, stack: ExitStack) -> list[_Input]:
+    """What is captured from; an interface is open already."""
+    if options.kind == INTERFACE:
+        interface = stack.enter_context(closing(InterfaceInput(interface_settings(options))))
+        return [_Input(options.sensor, lambda: interface, ReadReport())]
+    replay = replay_settings(options)
+    sensors = sensor_inputs(options.names, options.sensor, options.sensor_from or "all")
+    if options.kind == FILES and not options.quiet and sys.stderr.isatty():
         progress.show(_octets_of(sensors))
+        stack.callback(progress.end)
+    reports = [ReadReport() for _ in sensors]
+    return [
+        _Input(one.sensor, partial(ReplayInput, one, replay, report, Advance()), report)
+        for one, report in zip(sensors, reports, strict=True)
+    ]
+
+
+def _become_user(options: Namespace) -> None:
+    """Gives up the rights that only opening an interface takes; its buffer goes to the user that is left."""
+    if options.kind != INTERFACE and options.user is None:
+        return
+    folder = buffer_folder(options)
+    own = sensor_folder(folder, options.sensor)
+    account = account_for(options.user, str(own))
+    if account is not None:
+        try:
+            own.mkdir(parents=True, exist_ok=True)
+            (folder / "epoch").touch()
+            for path in (folder / "epoch", own, *own.iterdir()):
+                os.chown(path, account.uid, account.gid)
+        except OSError as error:
+            say(f"{own}: cannot be given to {account.name}: {error.strerror}")
+    drop_privileges(account)
+
+
+def _sender(options: Namespace, journal: Journal, settings: SensorSettings) -> Sender:
+    """What hands blocks to the queue; a sensor that knows the queue from its last run begins even if it is down."""
+    opened = partial(queues.open_live, options.queue)
     try:
-        with queues.open_writer(options.queue) as queue:
-            published = publish_sensors(sensors, settings, queue)
-    finally:
-        progress.end()
-    if not options.quiet:
-        _show(published, queue.octets_written, options.queue, time.monotonic() - started)
+        writer = opened()
+    except InputError as error:
+        partitions = journal.partitions_of(options.queue)
+        if partitions is None:
+            raise
+        say(f"{error}; blocks are kept, trying again")
+        return Sender(journal, opened, None, say, True, partitions)
+    journal.remember(options.queue, writer.partitions)
+    settings.blocks = settings.blocks.within(writer.message_octets_most)
+    return Sender(journal, opened, writer, say, options.kind != FILES)
 
 
-def publish_sensors(sensors: Sequence[SensorInput], settings: ReadSettings, queue: QueueWriter) -> Published:
-    """Puts sensor after sensor on the queue; one whose input cannot be read is one line, the others go on.
+def _capture(inputs: Sequence[_Input], sensor: Callable[[str], Sensor], stopping: Stopping) -> None:
+    """Captures from one input after another; one that cannot be read is one line, the others go on.
 
     Raises:
-        InputError: No sensor can be read, or the queue cannot be written to.
+        InputError: Nothing can be read, or the queue cannot be written to.
     """
-    published = Published()
     unreadable = []
-    for sensor_input in sensors:
-        report = ReadReport()
-        batches = read_packets(sensor_input, settings, report, Advance())
+    for one in inputs:
+        if stopping.is_set():
+            break
         try:
-            first = list(islice(batches, 1))
+            source = one.open()
         except InputError as error:
             unreadable.append(str(error))
             continue
-        published.blocks += publish(closed(chain(first, batches), sensor_input.sensor, report), queue)
-        published.packets_read += report.packets_read
-        published.rejects.update(report.rejects)
-        for line in report.damage:
+        with closing(source):
+            sensor(one.sensor).run(source)
+        for line in one.report.damage:
             say(line)
-    if len(unreadable) == len(sensors) == 1:
+    if len(unreadable) == len(inputs) == 1:
         raise InputError(unreadable[0])
     for line in unreadable:
         say(line)
-    if len(unreadable) == len(sensors):
-        raise InputError(f"none of the {len(sensors)} inputs can be read; see the lines above")
-    return published
+    if len(unreadable) == len(inputs):
+        raise InputError(f"none of the {len(inputs)} inputs can be read; see the lines above")
+
+
+def _drain(sender: Sender, journal: Journal, stopping: Stopping, options: Namespace) -> None:
+    """Waits until the queue has everything; after a signal no longer than the timeout."""
+    while not stopping.is_set():
+        if sender.drained(0.2):
+            return
+    if not sender.drained(options.stop_timeout_s):
+        lost = journal.octets_in_memory
+        kept = "are lost" if options.kind == FILES or lost else "are kept for the next start"
+        say(f"{journal.waiting:,} blocks are not on the queue; they {kept}")
 
 
 def _octets_of(sensors: Sequence[SensorInput]) -> int | None:
@@ -128,19 +226,21 @@ def _octets_of(sensors: Sequence[SensorInput]) -> int | None:
     return None if "-" in paths else sum(map(os.path.getsize, paths))
 
 
-def _show(published: Published, octets: int, queue: str, seconds: float) -> None:
+def _show(meters: Meters, queue: str, seconds: float) -> None:
     """Prints the figures for a person."""
     from rich.console import Console
     from rich.table import Table
 
-    packets = published.packets_read - published.rejects.total()
-    reasons = ", ".join(f"{name} {count:,}" for name, count in sorted(published.rejects.items()))
+    rejects = meters.rejects
+    reasons = ", ".join(f"{name} {count:,}" for name, count in sorted(rejects.items()))
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     table.add_column(style="bold")
-    table.add_row("packets", f"{published.packets_read:,} read, {packets:,} in blocks")
-    table.add_row("rejects", f"{published.rejects.total():,}" + (f": {reasons}" if reasons else ""))
-    table.add_row("blocks", f"{published.blocks:,}, {octets:,} octets")
-    table.add_row("speed", f"{seconds:.2f} s, {published.packets_read / max(seconds, 1e-9):,.0f} packets/s")
+    table.add_row("packets", f"{meters.packets:,} read, {meters.packets_kept:,} in blocks")
+    table.add_row("rejects", f"{rejects.total():,}" + (f": {reasons}" if reasons else ""))
+    if meters.queue_drops:
+        table.add_row("dropped", f"{meters.queue_drops:,}, the buffer was full")
+    table.add_row("blocks", f"{meters.blocks:,}, {meters.block_octets:,} octets")
+    table.add_row("speed", f"{seconds:.2f} s, {meters.packets / max(seconds, 1e-9):,.0f} packets/s")
     table.add_row("try", f"python -m pipelines.flows --input {queue.partition('?')[0]}")
     Console(soft_wrap=True, highlight=False).print(table)
 
@@ -148,15 +248,13 @@ def _show(published: Published, octets: int, queue: str, seconds: float) -> None
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns its exit status."""
     configure_logging()
+    stopping = Stopping()
     try:
-        run(sys.argv[1:] if arguments is None else arguments)
+        with stopping.on_signals():
+            return run(sys.argv[1:] if arguments is None else arguments, stopping)
     except InputError as error:
         say(str(error))
         return 2
-    except KeyboardInterrupt:
-        say("stopped; no half-written file is left")
-        return 130
-    return 0
 
 
 if __name__ == "__main__":

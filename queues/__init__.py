@@ -66,10 +66,12 @@ class LiveWriter(Protocol):
     Attributes:
         partitions: Number of parts that the queue has; a sensor writes to each of them.
         problem: One line that says why nothing is accepted just now; None while all is well.
+        message_octets_most: The largest block that it takes.
     """
 
     partitions: int
     problem: str | None
+    message_octets_most: int
 
     def put(self, message: bytes, partition: int, sensor: str) -> bool:
         """Hands over a block; False if the client holds as much as it may just now: try again later.

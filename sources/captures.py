@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from sources.bpf import WHOLE_PACKETS, PacketFilter
 from sources.capture_file import SPAN, SPAN_PACKETS, CaptureFile, scan
 from sources.headers import HeaderSettings
 from sources.input_files import SensorInput, sensor_inputs
@@ -36,18 +37,25 @@ class ReadSettings:
         block_packets: The most packets of a batch.
         temp_dir: Where packets go that have to be sorted and are too many for memory; None is the system's.
         max_rejects: As many malformed packets are kept as samples; all are counted.
+        packet_filter: Packets that it does not accept are left out as if they were not in the file; samples are then
+            without their places.
+        snaplen: As many octets of each packet are looked at, as if the rest had not been captured.
     """
 
     headers: HeaderSettings = field(default_factory=HeaderSettings)
     block_packets: int = 16384
     temp_dir: str | None = None
     max_rejects: int = 10_000
+    packet_filter: PacketFilter | None = None
+    snaplen: int = WHOLE_PACKETS
 
     def __post_init__(self) -> None:
         if self.block_packets < 1:
             raise InputError(f"--block_packets: {self.block_packets} is not a positive number")
         if self.max_rejects < 0:
             raise InputError(f"--max_rejects: {self.max_rejects} is negative")
+        if not 14 <= self.snaplen <= WHOLE_PACKETS:
+            raise InputError(f"--snaplen: {self.snaplen} is not between 14 and {WHOLE_PACKETS}")
 
 
 def read_packets(
@@ -70,7 +78,9 @@ def read_packets(
     Raises:
         InputError: If no file can be used at all, or temporary files cannot be written.
     """
-    parser = PacketParser(settings.headers, settings.max_rejects, report, on_progress)
+    parser = PacketParser(
+        settings.headers, settings.max_rejects, report, on_progress, settings.packet_filter, settings.snaplen
+    )
     batches = Batches(sensor_input.sensor, settings.block_packets, settings.headers.payload_octets, report)
     plan = _Plan(settings, parser, report)
     try:

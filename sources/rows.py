@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sources.bpf import WHOLE_PACKETS, PacketFilter
 from sources.capture_file import SPAN_PACKETS, CaptureFile
 from sources.fragments import FragmentTable
 from sources.frames import FRAME
@@ -123,12 +124,16 @@ class PacketParser:
         max_rejects: int,
         report: ReadReport,
         on_progress: Callable[[int], None] | None = None,
+        packet_filter: PacketFilter | None = None,
+        snaplen: int = WHOLE_PACKETS,
     ) -> None:
         self.payload_octets = settings.payload_octets
         self.report = report
         self._settings = settings
         self._max_rejects = max_rejects
         self._on_progress = on_progress
+        self._filter = packet_filter
+        self._snaplen = snaplen
         self._frames = np.zeros(SPAN_PACKETS, FRAME)
         self._records = np.zeros(SPAN_PACKETS, np.int64)
         self._reasons = np.zeros(SPAN_PACKETS, np.uint8)
@@ -143,22 +148,32 @@ class PacketParser:
             self._on_progress(report.octets_read)
         if not count:
             return 0
-        frames, reasons = self._frames[:count], self._reasons[:count]
-        target = rows.packets[rows.count : rows.count + count]
+        kept = self._select(file, count)
+        frames, reasons = self._frames[:kept], self._reasons[:kept]
+        target = rows.packets[rows.count : rows.count + kept]
         added, octets = parse(file.octets, frames, self._settings, target, rows.payloads[rows.octets :], reasons)
         if rows.octets:
             target["payload_at"][:added] += np.uint32(rows.octets)
         rows.count += added
         rows.octets += octets
-        report.packets_read += count
-        if added < count:
-            self._count_refused(file, path, first)
+        report.packets_read += kept
+        if added < kept:
+            self._count_refused(file, path, first, reasons)
         return count
 
-    def _count_refused(self, file: CaptureFile, path: str, first: int) -> None:
+    def _select(self, file: CaptureFile, count: int) -> int:
+        """Cuts frames to the snap length and moves those that the filter accepts to the front; returns their number."""
+        frames = self._frames[:count]
+        if self._snaplen < WHOLE_PACKETS:
+            np.minimum(frames["captured"], self._snaplen, out=frames["captured"])
+        if self._filter is None:
+            return count
+        accepted = frames[self._filter.accepts(file.octets, frames)]
+        self._frames[: len(accepted)] = accepted
+        return len(accepted)
+
+    def _count_refused(self, file: CaptureFile, path: str, first: int, reasons: np.ndarray) -> None:
         report = self.report
-        count = file.record - first
-        reasons = self._reasons[:count]
         for number, refused in enumerate(np.bincount(reasons, minlength=len(REASONS)).tolist()):
             if number and refused:
                 report.rejects[REASONS[number]] += refused

@@ -4,12 +4,14 @@ import json
 import os
 import subprocess
 import sys
+from collections import defaultdict
 from pathlib import Path
 
 import fastavro
 import pytest
 from capture_files import frame, pcap, pcap_header, pcap_record
 
+import queues
 from pipelines import capture
 from sources.captures import ReadReport, ReadSettings, read_packets, sensor_inputs
 from sources.headers import HeaderSettings
@@ -18,6 +20,12 @@ from sources.read_queue import read_packets as read_queue_packets
 from transforms.records import PACKET
 
 SECOND = 1_000_000_000
+
+
+@pytest.fixture(autouse=True)
+def own_state(tmp_path, monkeypatch):
+    """No test meets the epochs and buffers of another, or of the machine."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
 
 
 @pytest.fixture
@@ -34,6 +42,11 @@ def captures(tmp_path):
 
 def run(*arguments, quiet=True):
     return capture.main([*map(str, arguments), *(["--quiet"] if quiet else [])])
+
+
+def blocks_of(queue_input):
+    reader = queues.open_reader(queue_input.url)
+    return [message.octets for part in queue_input.parts for message in reader.read(part)]
 
 
 def all_rows(batches):
@@ -56,9 +69,13 @@ def read_files(inputs, payload_octets=0, sensor_from="all"):
 
 
 def read_spool(url, payload_octets=0):
+    """All rows of each sensor, stream after stream."""
     report = ReadReport()
     settings = ReadSettings(HeaderSettings(payload_octets=payload_octets))
-    return {one.stream.sensor: all_rows(read_queue_packets(one, settings, report)) for one in queue_inputs(url)}, report
+    found = defaultdict(list)
+    for one in queue_inputs(url):
+        found[one.stream.sensor] += all_rows(read_queue_packets(one, settings, report))
+    return found, report
 
 
 @pytest.mark.parametrize("payload_octets", [0, 8])
@@ -80,9 +97,10 @@ def test_a_spool_holds_what_the_files_hold(captures, tmp_path, payload_octets, s
 def test_any_avro_tool_reads_the_spool(captures, tmp_path):
     """Blocks are in order; the last one closes the stream at the time of the last packet."""
     run("--input", captures, "--queue", f"spool:{tmp_path}/spool", "--block_packets", 40, "--sensor", "north")
-    (path,) = (tmp_path / "spool").iterdir()
-    with path.open("rb") as file:
-        blocks = list(fastavro.reader(file))
+    blocks = []
+    for path in sorted((tmp_path / "spool").iterdir()):
+        with path.open("rb") as file:
+            blocks += fastavro.reader(file)
     assert [block["sequence"] for block in blocks] == list(range(len(blocks)))
     assert {block["sensor"] for block in blocks} == {"north"}
     assert [len(block["packets"]) for block in blocks] == [40, 40, 22, 0]
@@ -107,8 +125,8 @@ def test_the_summary_adds_up(captures, tmp_path, capsys):
     shown = capsys.readouterr().out
     assert "104 read, 102 in blocks" in shown
     assert "2: malformed 1, not_ip 1" in shown
-    octets = sum(path.stat().st_size for path in (tmp_path / "spool").iterdir())
-    assert f"2, {octets:,} octets" in shown
+    blocks = [message for one in queue_inputs(f"spool:{tmp_path}/spool") for message in blocks_of(one)]
+    assert f"{len(blocks)}, {sum(map(len, blocks)):,} octets" in shown
 
 
 @pytest.mark.parametrize(
@@ -124,6 +142,23 @@ def test_the_summary_adds_up(captures, tmp_path, capsys):
         (["--input", "{a}", "--queue", "spool:{a}"], "cannot be written to"),
         (["--input", "{a}x", "--queue", "spool:{out}"], "a.pcapx"),
         (["--input", "{a}", "--queue", "spool:{out}", "--sensors", "x"], "--sensors"),
+        (["--input", "{a}", "--queue", "spool:{out}", "--block_octets", "10"], "--block_octets: 10"),
+        (["--input", "{a}", "--queue", "spool:{out}", "--speed", "2"], "--speed: only for --input replay:"),
+        (["--input", "{a}", "--queue", "spool:{out}", "--rings", "2"], "--rings: only for --input interface:"),
+        (["--input", "{a}", "--queue", "spool:{out}", "--filter", "tcp porte 1"], "--filter"),
+        (["--input", "{a}", "--queue", "spool:{out}", "--snaplen", "3"], "--snaplen: 3"),
+        (["--input", "{a}", "--queue", "spool:{out}", "--sample", "2"], "--sample"),
+        (["--input", "{a}", "--queue", "spool:{out}", "--anonymize", "{a}x"], "a.pcapx"),
+        (["--input", "{a}", "--queue", "spool:{out}", "--metrics_port", "99999"], "--metrics_port: 99999"),
+        (["--input", "{a}", "--queue", "spool:{out}", "--user", "nobody-of-that-name"], "nobody-of-that-name"),
+        (["--input", "replay:", "--queue", "spool:{out}"], "names nothing"),
+        (["--input", "replay:{a}", "--queue", "spool:{out}", "--speed", "fast"], "--speed: fast"),
+        (["--input", "replay:{a}", "--queue", "spool:{out}", "--speed", "2", "--rate", "3"], "--rate"),
+        (["--input", "replay:{a}", "--queue", "spool:{out}", "--loop", "-1"], "--loop: -1"),
+        (["--input", "replay:{a}", "--queue", "spool:{out}", "--buffer_octets", "1"], "--buffer_octets: 1"),
+        (["--input", "replay:{a}", "--input", "{a}", "--queue", "spool:{out}"], "of different kinds"),
+        (["--input", "interface:a", "--input", "interface:b", "--queue", "spool:{out}"], "one interface"),
+        (["--input", "interface:nosuch0", "--queue", "spool:{out}"], "nosuch0"),
     ],
 )
 def test_wrong_settings_are_one_line_and_status_2(captures, tmp_path, capsys, arguments, complaint):
@@ -135,16 +170,35 @@ def test_wrong_settings_are_one_line_and_status_2(captures, tmp_path, capsys, ar
     assert complaint in told
 
 
-def test_the_spool_of_another_capture_is_not_mixed(captures, tmp_path, capsys):
-    """A second run into the same spool is refused for the same sensor, and welcome for another."""
-    arguments = ("--input", captures / "a.pcap", "--queue", f"spool:{tmp_path}/spool")
-    assert run(*arguments) == 0
-    assert run(*arguments) == 2
-    assert "already holds blocks of sensor local" in capsys.readouterr().err
-    assert run(*arguments, "--sensor", "other") == 0
-    assert {name: len(rows) for name, rows in read_spool(f"spool:{tmp_path}/spool")[0].items()} == {
-        "local": 100, "other": 100,
-    }  # fmt: skip
+def test_each_run_is_an_epoch_of_its_sensor(captures, tmp_path):
+    """Several captures of a sensor fit into one spool, in the order in which they were made."""
+    url = f"spool:{tmp_path}/spool"
+    for name in ("b.pcap", "a.pcap"):
+        assert run("--input", captures / name, "--queue", url) == 0
+    streams = [one.stream for one in queue_inputs(url)]
+    assert streams[0].epoch < streams[1].epoch
+    assert read_spool(url)[0] == {"local": [*read_files([captures / "b.pcap"])[0]["local"],
+                                            *read_files([captures / "a.pcap"])[0]["local"]]}  # fmt: skip
+
+
+def test_partitions_hold_the_packets_of_whole_flows(captures, tmp_path):
+    """Each its own, in their order; rejects are told once."""
+    url = f"spool:{tmp_path}/spool"
+    assert run("--input", captures, "--queue", f"{url}?partitions=4", "--block_packets", 20) == 0
+    expected, told = read_files([captures])
+    found, report = read_spool(url)
+    assert {one.stream.partition for one in queue_inputs(url)} == {0, 1, 2, 3}
+    assert sorted(found["local"], key=repr) == sorted(expected["local"], key=repr)
+    assert (report.packets_read, report.rejects) == (told.packets_read, told.rejects)
+
+
+def test_a_filter_and_a_snap_length_hold_for_files_too(captures, tmp_path):
+    """As if the capture had been made with them."""
+    url = f"spool:{tmp_path}/spool"
+    assert run("--input", captures, "--queue", url, "--filter", "ip host 0.0.0.7", "--snaplen", 34) == 0
+    found, report = read_spool(url)
+    assert report.packets_read == len(found["local"]) == 2
+    assert report.transport_truncated == 2
 
 
 def test_an_unreadable_file_does_not_stop_the_others(captures, tmp_path, capsys):
