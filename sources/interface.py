@@ -39,7 +39,7 @@ from transforms.records import PACKET, InputError
 
 _logger = logging.getLogger(__name__)
 
-_NS_PER_MS = 1_000_000
+_NS_PER_MS, _NS_PER_S = 1_000_000, 1_000_000_000
 _LATE_BLOCK_NS = 50 * _NS_PER_MS
 _LARGEST_RING = 1 << 36
 _CHECK_S = 1.0
@@ -104,7 +104,8 @@ class InterfaceInput:
             InputError: There is no such interface, no permission to capture, or the filter is wrong.
         """
         self._settings = settings
-        self._time = ObservedTime(2 * settings.block_ms * _NS_PER_MS + _LATE_BLOCK_NS)
+        self._hold_ns = 2 * settings.block_ms * _NS_PER_MS + _LATE_BLOCK_NS
+        self._time = ObservedTime(self._hold_ns)
         self._threads = ThreadPoolExecutor(settings.rings, "flowbeam-ring") if settings.rings > 1 else None
         self._index = 0
         self._rings: list[PacketRing] = []
@@ -112,7 +113,7 @@ class InterfaceInput:
         self._down = False
         self._gone_at: float | None = None
         self._checked_at = 0.0
-        self._card = CardDrops(settings.name)
+        self._card = CardDrops(_statistics(settings.name))
         try:
             self._open()
         except InputError:
@@ -217,6 +218,8 @@ class InterfaceInput:
             _logger.warning("interface %s is down; waiting for it" if self._down else "interface %s is up again", name)
 
     def _reopen(self, gone_at: float) -> None:
+        if self._rings and time.monotonic() - gone_at < self._hold_ns / _NS_PER_S:
+            return  # what was captured last is still to be handed over
         self._close_rings()
         try:
             self._open()
@@ -234,6 +237,8 @@ class InterfaceInput:
                 ) from error
         else:
             self._gone_at = None
+            self._card.close()
+            self._card = CardDrops(_statistics(self._settings.name))
             _logger.warning("interface %s is back", self._settings.name)
 
 
@@ -298,17 +303,22 @@ class ObservedTime:
         return self._floor
 
 
+def _statistics(name: str) -> str:
+    return f"/sys/class/net/{name}/statistics"
+
+
 class CardDrops:
     """Packets that the card had no room for, as its driver counts them (what libpcap calls `ps_ifdrop`)."""
 
     _COUNTERS = ("rx_missed_errors", "rx_fifo_errors")
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, folder: str) -> None:
+        """Opens the counters of an interface, each a file in its folder; the ring's own are enough without them."""
         self._files: list[int] = []
         for counter in self._COUNTERS:
             try:
-                self._files.append(os.open(f"/sys/class/net/{name}/statistics/{counter}", os.O_RDONLY | os.O_CLOEXEC))
-            except OSError:  # a network namespace without its own /sys: only the ring's own counter is known
+                self._files.append(os.open(f"{folder}/{counter}", os.O_RDONLY | os.O_CLOEXEC))
+            except OSError:  # a network namespace without a /sys of its own
                 continue
         self._told = 0
         self._told = self._now()

@@ -14,8 +14,9 @@ import pytest
 from frames_testing import DST, IP, SRC, addresses, ethernet, ipv4, ipv6, tcp, udp
 from live_line import Line, a_line, packets_of, read_packets, read_until, until
 
+from sources import interface
 from sources.headers import HeaderSettings
-from sources.interface import InterfaceInput, InterfaceSettings, ObservedTime
+from sources.interface import CardDrops, InterfaceInput, InterfaceSettings, ObservedTime
 from sources.packet_ring import PacketRing, RingSettings, keep_all, link_type
 from transforms.records import InputError
 
@@ -309,6 +310,45 @@ def test_an_interface_that_stays_away_is_one_line(own_line):
     ):
         read_until(captured, lambda _: False, "the error")
     captured.close()
+
+
+def test_an_interface_that_may_not_be_opened_again_is_one_line(own_line, monkeypatch):
+    """The sensor gave its rights up; what was captured before comes out first."""
+    captured = capture(own_line, filter="udp")
+    with own_line.sender() as sender:
+        sender.send(numbered(1))
+    own_line.ip("link del near")
+
+    def refused(name: str) -> None:
+        raise InputError(f"interface:{name}: no permission") from PermissionError(
+            errno.EPERM, "Operation not permitted"
+        )
+
+    monkeypatch.setattr(interface, "open_socket", refused)
+    chunks = []
+    with pytest.raises(InputError, match=r"^interface:near: is gone, and .* given up; start the sensor again$"):
+        until(lambda: chunks.append(captured.read(0.001)) is not None, "the error")
+    assert packets_of(chunks)["src_port"].tolist() == [1001]
+    captured.close()
+
+
+def test_what_the_card_drops_is_counted(tmp_path, monkeypatch):
+    """Both counters; a driver that begins again at 0 takes nothing back."""
+    monkeypatch.setattr(interface, "_CHECK_S", 0)
+    missed, overflowed = tmp_path / "rx_missed_errors", tmp_path / "rx_fifo_errors"
+    missed.write_text("5\n")
+    overflowed.write_text("7\n")
+    card = CardDrops(str(tmp_path))
+    assert card.newly_dropped() == 0
+    missed.write_text("8\n")
+    overflowed.write_text("17\n")
+    assert (card.newly_dropped(), card.newly_dropped()) == (13, 0)
+    missed.write_text("0\n")
+    assert card.newly_dropped() == 0
+    card.close()
+    none = CardDrops(str(tmp_path / "none"))
+    assert none.newly_dropped() == 0
+    none.close()
 
 
 @pytest.mark.parametrize(
