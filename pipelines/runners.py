@@ -1,7 +1,6 @@
 """Which runner a job gets, with what each needs to run it rightly."""
 
 import json
-import logging
 import os
 import shutil
 import socket
@@ -15,17 +14,14 @@ from apache_beam.options.pipeline_options import (
     PrismRunnerOptions,
     StandardOptions,
 )
-from apache_beam.runners.portability.flink_runner import FlinkRunner
-from apache_beam.runners.portability.portable_runner import JobServiceHandle, PortableRunner
-from apache_beam.runners.portability.prism_runner import PrismJobServer, PrismRunner
+from apache_beam.runners.portability.portable_runner import PortableRunner
 from apache_beam.runners.runner import PipelineRunner, create_runner
-from apache_beam.version import __version__ as beam_version
 
 from pipelines import flink_options
+from pipelines.job_servers import BUILD_PRISM, Flink, Prism, say_only_prism_warnings
 from transforms.records import InputError
 
 _IN_PROCESS = {"", "direct", "bundlebaseddirect", "fnapi", "switchingdirect"}
-_BUILD = f"build it with `go install github.com/apache/beam/sdks/v2/go/cmd/prism@v{beam_version}`"
 _ON_THIS_MACHINE = ("localhost", "127.0.0.1", "::1", "")
 
 
@@ -65,55 +61,6 @@ def prepare(options: PipelineOptions, endless: bool) -> PipelineRunner:
         raise InputError(f"--runner {name}: there is no such runner here; DirectRunner is this machine") from error
 
 
-class _Prism(PrismRunner):
-    """Beam's, whose start that fails is one line."""
-
-    def create_job_service(self, options: PipelineOptions) -> JobServiceHandle:
-        try:
-            return super().create_job_service(options)
-        except (OSError, RuntimeError, ValueError) as error:
-            raise InputError(
-                f"--runner=PrismRunner: Prism cannot be fetched or started ({_first_line(error)}); {_BUILD} and name it"
-                " with --prism_location"
-            ) from error
-
-
-class _Flink(FlinkRunner):
-    """Beam's, whose start that fails is one line."""
-
-    def create_job_service(self, options: PipelineOptions) -> JobServiceHandle:
-        try:
-            return super().create_job_service(options)
-        except (OSError, RuntimeError, ValueError) as error:
-            raise InputError(
-                f"--runner=FlinkRunner: Beam's job server cannot be fetched or started ({_first_line(error)}); it needs"
-                " Java, and --flink_job_server_jar names one on this machine"
-            ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).partition("\n")[0]
-
-
-class _PrismWarnings(logging.Filter):
-    """Keeps what Prism warns of, as one line; drops its notes, and what it repeats of the workers' own logs."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        try:
-            said = json.loads(record.getMessage())
-            level, message = str(said.pop("level")), str(said.pop("msg"))
-        except (ValueError, KeyError, TypeError, AttributeError):
-            return False
-        if not level.startswith(("WARN", "ERROR")) or message.startswith(("log from SDK", "empty transform")):
-            return False
-        if said.get("error") == "pipeline canceled":
-            return False  # we did it
-        details = ", ".join(f"{key} {value}" for key, value in said.items() if key not in ("time", "source"))
-        record.levelno, record.levelname = logging.WARNING, "WARNING"
-        record.msg, record.args = f"Prism: {message}" + (f" ({details})" if details else ""), None
-        return True
-
-
 def _prism(options: PipelineOptions) -> PipelineRunner:
     # Prism 2.77 frees the keys of the rest of a bundle that it splits while the first half still runs: two bundles of
     # one key work at a time, and state is lost.
@@ -123,14 +70,14 @@ def _prism(options: PipelineOptions) -> PipelineRunner:
     if location is None:
         prism.prism_location = _installed_prism()
     elif "://" not in location and not os.access(location, os.X_OK):
-        raise InputError(f"--prism_location {location}: is no program; {_BUILD}, or leave it out and Beam fetches it")
+        raise InputError(
+            f"--prism_location {location}: is no program; {BUILD_PRISM}, or leave it out and Beam fetches it"
+        )
     if prism.prism_log_level == "info":
         prism.prism_log_level = "warn"
     if prism.prism_log_level in ("warn", "error"):
-        logger = logging.getLogger(PrismJobServer.__name__)
-        if not any(isinstance(one, _PrismWarnings) for one in logger.filters):
-            logger.addFilter(_PrismWarnings())
-    return _Prism()
+        say_only_prism_warnings()
+    return Prism()
 
 
 def _installed_prism() -> str | None:
@@ -156,7 +103,7 @@ def _portable(options: PipelineOptions, kind: str, endless: bool) -> PipelineRun
     if endless:
         flink_options.complete(options)
     _check_environment(portable, _is_local(options))
-    return PortableRunner() if kind == "portable" else _Flink()
+    return PortableRunner() if kind == "portable" else Flink()
 
 
 def _is_local(options: PipelineOptions) -> bool:

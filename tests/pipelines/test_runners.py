@@ -19,7 +19,8 @@ from apache_beam.runners.portability.portable_runner import JobServiceHandle
 from apache_beam.runners.portability.prism_runner import PrismRunner
 
 from pipelines.flink_options import FlinkOptions
-from pipelines.runners import _PrismWarnings, prepare
+from pipelines.job_servers import _PrismWarnings
+from pipelines.runners import prepare
 from transforms.records import InputError
 
 
