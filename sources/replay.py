@@ -131,10 +131,9 @@ class ReplayInput:
 
     def _chunk(self, count: int) -> Chunk:
         """The next so many packets, and what the report has to say since the last time."""
-        rows = self._rows.part(0, count)
+        rows, self._rows = self._rows.part(0, count), self._rows.part(count, len(self._rows.packets))
         if len(rows.payloads):
             move_payloads(rows.packets, 0)
-        self._rows = self._rows.part(count, len(self._rows.packets))
         self._due_s = self._due_s[count:]
         if count:
             self._observed_ns = int(rows.packets["time_ns"][-1])

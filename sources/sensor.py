@@ -125,12 +125,12 @@ class Sensor:
             f"sensor {self._name} did not stop cleanly: packets from {_iso(since)} until now may be lost;"
             f" {journal.waiting:,} blocks that it kept are sent first"
         )
-        if journal.trusted:  # else a number might be given twice; readers see by the new epoch that the old one is over
-            for one in journal.unended:
-                last_ns = one.observed_ns if one.latest_ns == NO_TIME else one.latest_ns
-                none = np.zeros(0, PACKET)
-                end = PacketBatch(one.stream, one.next, last_ns, none, partitions=one.partitions, end=True)
-                journal.append(end, avro.encode_block(end), one.latest_ns)
+        for one in journal.unended if journal.trusted else ():  # else readers see by the new epoch that it is over
+            last_ns = max(other.latest_ns for other in journal.unended if other.stream.epoch == one.stream.epoch)
+            last_ns = one.observed_ns if last_ns == NO_TIME else last_ns
+            none = np.zeros(0, PACKET)
+            end = PacketBatch(one.stream, one.next, last_ns, none, partitions=one.partitions, end=True)
+            journal.append(end, avro.encode_block(end), last_ns)
 
     def _begin(self) -> BlockMaker:
         self._meters.epoch_ns = epoch = self._new_epoch()
