@@ -12,7 +12,7 @@ from pipelines.runners import prepare
 from pipelines.stream_options import StreamOptions
 from pipelines.summary import Summary
 from pipelines.terminal import mistake_in, say
-from pipelines.waiting import RunningJob
+from pipelines.waiting import RunningJob, stop_signals
 from sinks import outputs
 from sinks.outputs import SinkUrl
 from sinks.rejects import RejectsSink
@@ -96,10 +96,11 @@ class EndlessJob:
         outputs.adopt_left(urls, self._rejects, self._sensors)
         started = time.monotonic()
         try:
-            running = RunningJob(pipeline.run(), self._beam_options, self._on_flink())
-            if not self._options.quiet:
-                say("running; Ctrl-C completes the files and stops")
-            running.wait()
+            with stop_signals() as asked_to_stop:
+                running = RunningJob(pipeline.run(), self._beam_options, self._on_flink())
+                if not self._options.quiet:
+                    say("running; Ctrl-C completes the files and stops")
+                running.wait(asked_to_stop)
         except Exception as error:
             mistake = mistake_in(error)
             if mistake is None:

@@ -98,8 +98,8 @@ class _PrismWarnings(logging.Filter):
             return False
         if not level.startswith(("WARN", "ERROR")) or message.startswith(("log from SDK", "empty transform")):
             return False
-        if said.get("error") == "pipeline canceled":
-            return False  # we did it
+        if said.get("error") == "pipeline canceled" or message == "state request after bundle inactive":
+            return False  # a worker at work when we cancelled
         details = ", ".join(f"{key} {value}" for key, value in said.items() if key not in ("time", "source"))
         record.levelno, record.levelname = logging.WARNING, "WARNING"
         record.msg, record.args = f"Prism: {message}" + (f" ({details})" if details else ""), None

@@ -50,8 +50,8 @@ class Summary(NamedTuple):
         counters: dict[tuple[str, str], int] = {}
         for metric in query["counters"]:
             name = (metric.key.metric.namespace, metric.key.metric.name)
-            counters[name] = counters.get(name, 0) + metric.committed
-        spans = [tuple(map(int, span.split())) for metric in query["string_sets"] for span in metric.committed]
+            counters[name] = counters.get(name, 0) + (metric.committed or 0)  # None: nothing was committed yet
+        spans = [tuple(map(int, span.split())) for metric in query["string_sets"] for span in metric.committed or ()]
         read = counters.pop(("read", "packets_read"), 0)
         in_flows = counters.pop(("assemble", "packets_in_flows"), 0)
         ends = {name[len(_REASONS) :]: n for (_, name), n in counters.items() if name.startswith(_REASONS) and n}

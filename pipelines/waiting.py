@@ -2,22 +2,30 @@
 
 import contextlib
 import logging
-import os
+import re
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Generator
 from types import FrameType
-from typing import Any
+from typing import Any, TextIO
 
+import grpc
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from pipelines.flink_cluster import FlinkJob, find_job
-from pipelines.terminal import say
+from pipelines.terminal import mistake_in, say
+from transforms.records import InputError
 
 STOP_WITHIN_S = 20.0
 """So long a runner may take to stop; what is not done by then is said."""
-_LOOK_EVERY_S = 3.0
+_LOOK_EVERY_S = 1.0
+
+_CUT_OFF = re.compile(
+    r"KeyError: 'inst|(grpc|_grpc|sinks\.journals\.Stopped|concurrent\.futures)\b|ValueError: Cannot invoke"
+)
+"""How the last line of a worker's traceback begins when its runner is gone."""
 
 
 class _NoErrors(logging.Filter):
@@ -44,12 +52,11 @@ class RunningJob:
         self._told: set[int] = set()
         self._look_at = 0.0
 
-    def wait(self) -> bool:
-        """Waits for its end, or for SIGINT or SIGTERM; whether it was stopped by one of them.
-
-        A second signal ends the process at once.
+    def wait(self, asked_to_stop: Callable[[], bool]) -> bool:
+        """Waits for its end, or until it is to be stopped; whether it was stopped.
 
         Raises:
+            InputError: The runner is gone.
             Exception: The job failed.
         """
         root = logging.getLogger()
@@ -68,19 +75,20 @@ class RunningJob:
 
         threading.Thread(target=follow, name="follow job", daemon=True).start()
         try:
-            with _asked_to_stop() as asked:
-                drained = False
-                while not ended.wait(0.2) and not asked() and not drained:
-                    drained = self._look()
-                if not ended.is_set():
-                    with _silent_workers():
-                        line = self.stop()
-                        ended.wait(STOP_WITHIN_S)
-                    if line and not drained:
-                        say(line)
-                    return not drained
+            drained = False
+            while not ended.wait(0.1) and not asked_to_stop() and not drained:
+                drained = self._look()
+            if not ended.is_set():
+                silence_workers()
+                line = self.stop()
+                ended.wait(STOP_WITHIN_S)
+                if line and not drained:
+                    say(line)
+                return not drained
         finally:
             root.removeFilter(quiet)
+        if failure and isinstance(failure[0], grpc.RpcError):
+            raise InputError(self._lost_line()) from failure[0]
         if failure:
             raise failure[0]
         return False
@@ -129,30 +137,70 @@ class RunningJob:
         except (OSError, ValueError, KeyError):
             return False  # the cluster is restarting, or the job has just ended: the result tells
 
+    def _lost_line(self) -> str:
+        if self.flink is not None:
+            where = f"{self.flink.rest}/jobs/{self.flink.job}"
+            return f"Beam's job server no longer answers; the job may go on at {where}, cancel it there"
+        return "the runner no longer answers: it was killed, or ran out of memory; start the job again"
 
-@contextlib.contextmanager
-def _silent_workers() -> Generator[None, None, None]:
-    """Workers in this process complain, bundle by bundle, that they were cut off; that is what was asked for."""
+
+class _WithoutCutOffs:
+    """A text stream that leaves out what workers of a stopped job complain of, bundle by bundle.
+
+    Beam prints each traceback in one piece. What their user should know is one line, anything unexpected goes through.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._end_of_line_follows = False
+
+    def write(self, text: str) -> int:
+        if text == "\n" and self._end_of_line_follows:
+            self._end_of_line_follows = False
+            return 1
+        self._end_of_line_follows = text.startswith("Traceback ") and self._is_told(text)
+        return len(text) if self._end_of_line_follows else self._stream.write(text)
+
+    def _is_told(self, traceback: str) -> bool:
+        mistake = mistake_in(RuntimeError(traceback))
+        if mistake is not None:
+            self._stream.write(f"flowbeam: {mistake}\n")
+            return True
+        return bool(_CUT_OFF.match(traceback.rstrip().rpartition("\n")[2]))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def silence_workers() -> None:
+    """Workers in this process complain that they were cut off, until it ends; that is what was asked for."""
+    if not isinstance(sys.stderr, _WithoutCutOffs):
+        sys.stderr = _WithoutCutOffs(sys.stderr)  # type: ignore[assignment]
     before = threading.excepthook
-    threading.excepthook = lambda _: None
-    try:
-        with open(os.devnull, "w", encoding="utf-8") as nowhere, contextlib.redirect_stderr(nowhere):
-            yield
-    finally:
-        threading.excepthook = before
+
+    def tell(what: threading.ExceptHookArgs) -> None:
+        if not isinstance(what.exc_value, grpc.RpcError):
+            before(what)
+
+    threading.excepthook = tell
 
 
 @contextlib.contextmanager
-def _asked_to_stop() -> Generator[Callable[[], bool], None, None]:
-    """Catches SIGINT and SIGTERM; gives what tells whether one came. The second finds what was there before."""
+def stop_signals() -> Generator[Callable[[], bool], None, None]:
+    """Catches SIGINT, SIGTERM and SIGHUP; gives what tells whether one came. The second finds what was there before.
+
+    A signal that is ignored stays so. Outside the main thread nothing is caught.
+    """
     asked = threading.Event()
 
     def ask(number: int, _: FrameType | None) -> None:
         asked.set()
         restore()
 
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    before = {number: handler for number, handler in before.items() if handler is not signal.SIG_IGN}
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+        before = {number: handler for number, handler in before.items() if handler is not signal.SIG_IGN}
 
     def restore() -> None:
         for number, handler in before.items():
