@@ -22,7 +22,7 @@ from transforms.records import InputError
 
 _log = logging.getLogger(__name__)
 
-JOURNAL_OCTETS = 256 << 20
+JOURNAL_OCTETS = 128 << 20
 """A journal of this size is completed, however young it is."""
 
 FULL_WAITING = 2

@@ -27,7 +27,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from apache_beam.metrics import Metrics
 
-from sinks import places
+from sinks import flow_files, places
 from sinks.append_records import AppendRecords
 from sinks.background import Background
 from sinks.flow_files import INTERIM, FileWriter, FlowFiles, gathered_batches
@@ -159,7 +159,7 @@ class _WriteFiles(beam.DoFn):
         written: dict[Path, Written] = {}  # equal names are equal flows
         under_way: deque[Future[list[Written]]] = deque()
         with ThreadPoolExecutor(ENCODERS, "parquet") as encoders:
-            for gathered in gathered_batches(batches):
+            for gathered in gathered_batches(batches, flow_files.FLUSH_OCTETS):
                 if len(under_way) == ENCODERS:
                     written.update((file.name, file) for file in under_way.popleft().result())
                 under_way.append(encoders.submit(self._encode, writer, gathered))

@@ -77,7 +77,7 @@ def test_each_row_group_is_sorted_and_of_one_hour(tmp_path_factory, drawn, cuts,
     one = Journal.create(folder, "job", batch.schema)
     one.append([batch.slice(first, end - first) for first, end in itertools.pairwise(bounds)])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(flow_files, "FLUSH_OCTETS", 1)
+        patch.setattr(flow_files, "ROW_GROUP_OCTETS", 1)
         patch.setattr(flow_files, "OPEN_FILES", open_files)
         done = complete(one, FlowFiles("parquet:flows", folder))
     seen = []
