@@ -37,7 +37,7 @@ def run(*arguments: object, folder: Path, environment: Mapping[str, str] | None 
         cwd=folder,
         env={**ENVIRONMENT, **(environment or {})},
         capture_output=True,
-        timeout=120,
+        timeout=details.pop("timeout", 120),
         **details,
     )
     return Ended(done.returncode, done.stdout.decode(), done.stderr.decode())
