@@ -1,0 +1,200 @@
+"""How a job is awaited and stopped, whatever its runner: a runner and a cluster that do as they are told."""
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+
+import grpc
+import pytest
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from pipelines import waiting
+from pipelines.waiting import RunningJob, silence_workers, stop_signals
+from transforms.records import InputError
+
+
+class Result:
+    """A job that runs until it is cancelled, or fails."""
+
+    def __init__(self, failure: Exception | None = None, ended: bool = False) -> None:
+        self.failure = failure
+        self.cancelled = threading.Event()
+        self._job_id = "flows_1234"
+        if failure or ended:
+            self.cancelled.set()
+
+    def wait_until_finish(self) -> None:
+        assert self.cancelled.wait(20)
+        if self.failure:
+            raise self.failure
+
+    def cancel(self) -> None:
+        self.cancelled.set()
+
+
+class OnFlink:
+    """A job on a cluster, as the cluster tells it."""
+
+    rest, job = "http://cluster:8081", "7f"
+
+    def __init__(self, drained: bool = False, failures: dict[int, str] | None = None) -> None:
+        self._drained, self._failures, self._cancelled = drained, failures or {}, False
+
+    def failures(self) -> dict[int, str]:
+        return self._failures
+
+    def is_drained(self) -> bool:
+        return self._drained
+
+    def cancel(self) -> None:
+        self._cancelled = True
+
+    def has_ended(self) -> bool:
+        return self._cancelled
+
+    def last_checkpoint(self) -> str:
+        return "file:/checkpoints/chk-3"
+
+
+@pytest.fixture
+def errors(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[[], str]:
+    """What standard error got since the last call; it and the hook for threads are put back in the end."""
+    monkeypatch.setattr(sys, "stderr", sys.stderr)
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)
+    return lambda: capsys.readouterr().err
+
+
+def waited(result: Result, asked: bool = False, flink: OnFlink | None = None) -> bool:
+    running = RunningJob(result, PipelineOptions([]), flink is not None)
+    running.flink = flink  # type: ignore[assignment]
+    return running.wait(lambda: asked)
+
+
+def test_a_job_that_ends_was_not_stopped(errors):
+    assert waited(Result(ended=True)) is False
+    assert errors() == ""
+
+
+def test_a_job_that_fails_says_why(errors):
+    with pytest.raises(RuntimeError, match="no more memory"):
+        waited(Result(RuntimeError("no more memory")))
+
+
+def test_a_job_that_is_to_stop_is_cancelled(errors):
+    result = Result()
+    assert waited(result, asked=True) is True
+    assert result.cancelled.is_set()
+    assert errors() == ""
+
+
+def test_a_runner_that_is_gone_is_one_line(errors):
+    with pytest.raises(InputError, match="the runner no longer answers") as lost:
+        waited(Result(grpc.RpcError("Socket closed")))
+    assert "\n" not in str(lost.value)
+
+
+def test_a_job_that_outlives_its_job_server_is_named(errors, monkeypatch):
+    monkeypatch.setattr(waiting, "_LOOK_EVERY_S", 1e9)
+    with pytest.raises(InputError, match="may go on at http://cluster:8081/jobs/7f"):
+        waited(Result(grpc.RpcError("Socket closed")), flink=OnFlink())
+
+
+def test_on_flink_the_cluster_cancels_and_tells_where_to_go_on(errors):
+    """Beam's job server calls a job cancelled that goes on running."""
+    flink = OnFlink()
+    assert waited(Result(), asked=True, flink=flink) is True
+    assert flink.has_ended()
+    assert errors() == "flowbeam: to go on where this job ended: --savepoint_path=file:/checkpoints/chk-3\n"
+
+
+def test_a_drained_job_on_flink_has_ended(errors):
+    """Flink would let it run on for ever; there is nothing to go on with."""
+    flink = OnFlink(drained=True)
+    assert waited(Result(), flink=flink) is False
+    assert flink.has_ended()
+    assert errors() == ""
+
+
+def test_flink_s_restarts_are_told_once(errors, monkeypatch):
+    monkeypatch.setattr(waiting, "_LOOK_EVERY_S", 0.0)
+    looks = iter([False, False, True])
+    flink = OnFlink(failures={5: "TaskManager lost"})
+    monkeypatch.setattr(flink, "is_drained", lambda: next(looks))
+    waited(Result(), flink=flink)
+    assert errors() == "flowbeam: Flink restarts the job: TaskManager lost\n"
+
+
+def test_a_cluster_that_nobody_named_is_told(errors, monkeypatch):
+    monkeypatch.setattr(waiting, "find_job", lambda *_: None)
+    running = RunningJob(Result(), PipelineOptions([]), True)
+    assert running.wait(lambda: True) is True
+    assert "flows: still runs on a cluster not known here" in errors()
+
+
+def traceback_of(last: str) -> str:
+    """As a worker prints it."""
+    return f'Traceback (most recent call last):\n  File "sdk_worker.py", line 310, in _execute\n{last}\n'
+
+
+@pytest.mark.parametrize(
+    ("last", "told"),
+    [
+        ("KeyError: 'inst005'", ""),
+        ("grpc._channel._MultiThreadedRendezvous: <…>", ""),
+        ("sinks.journals.Stopped: flows: the job is ending", ""),
+        ("transforms.records.InputError: flows: disk full [while running 'Write']", "flowbeam: flows: disk full\n"),
+        ("ZeroDivisionError: division by zero", None),
+    ],
+)
+def test_workers_that_are_cut_off_may_only_tell_what_matters(errors, last, told):
+    """What is neither expected nor a mistake of the user is a bug: it is shown whole."""
+    silence_workers()
+    silence_workers()
+    print(traceback_of(last), file=sys.stderr)
+    print("a line of ours", file=sys.stderr)
+    shown = traceback_of(last) + "\n" if told is None else told
+    assert errors() == shown + "a line of ours\n"
+
+
+def test_threads_that_lose_their_runner_are_silent(errors, monkeypatch):
+    told: list[BaseException | None] = []
+    monkeypatch.setattr(threading, "excepthook", lambda what: told.append(what.exc_value))
+    silence_workers()
+    bug = ValueError("a bug")
+    for error in (grpc.RpcError("Socket closed"), bug):
+        thread = threading.Thread(target=_raise, args=(error,))
+        thread.start()
+        thread.join()
+    assert told == [bug]
+
+
+def _raise(error: Exception) -> None:
+    raise error
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_the_first_signal_asks_and_the_second_is_as_before(number):
+    came: list[int] = []
+    before = signal.signal(number, lambda number, _: came.append(number))
+    try:
+        with stop_signals() as asked:
+            assert not asked()
+            os.kill(os.getpid(), number)
+            assert asked()
+            assert came == []
+            os.kill(os.getpid(), number)
+            assert came == [number]
+    finally:
+        signal.signal(number, before)
+
+
+def test_an_ignored_signal_stays_ignored():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stop_signals() as asked:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not asked()
+    finally:
+        signal.signal(signal.SIGHUP, before)
