@@ -50,7 +50,12 @@ MAY_IMPORT_ALONE = {
 
 LONGEST_MODULE = 420
 
-INSTALLED_AS = {"google-cloud-pubsub": "google", "google-cloud-bigquery": "google", "cassandra-driver": "cassandra"}
+INSTALLED_AS = {
+    "cassandra-driver": "cassandra",
+    "google-cloud-bigquery": "google",
+    "google-cloud-pubsub": "google",
+    "grpcio": "grpc",
+}
 
 
 def label(path: Path) -> str:
