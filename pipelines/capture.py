@@ -21,10 +21,12 @@ import threading
 import time
 from argparse import Namespace
 from collections.abc import Callable, Generator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
 from functools import partial
 from types import FrameType
 from typing import NamedTuple
+
+import numpy
 
 import queues
 from pipelines.capture_options import (
@@ -38,16 +40,17 @@ from pipelines.capture_options import (
     sensor_settings,
 )
 from pipelines.terminal import Advance, configure_logging, progress, say
+from sources.blocks import warm_up
 from sources.captures import ReadReport, SensorInput, sensor_inputs
 from sources.interface import InterfaceInput
 from sources.journal import Journal
 from sources.live import LiveInput
 from sources.privileges import account_for, drop_privileges
-from sources.replay import ReplayInput
+from sources.replay import ReplayInput, ReplaySettings
 from sources.sending import Sender
 from sources.sensor import Sensor, SensorSettings
 from sources.sensor_folder import Epochs, sensor_folder
-from sources.sensor_meters import Health, Meters, serve
+from sources.sensor_meters import Health, Meters, served
 from transforms.records import InputError
 
 
@@ -86,7 +89,7 @@ class _Input(NamedTuple):
     """Something that a sensor captures from; `report` is that of its files."""
 
     sensor: str
-    open: Callable[[], LiveInput]
+    open: Callable[[], AbstractContextManager[LiveInput]]
     report: ReadReport
 
 
@@ -110,7 +113,7 @@ def run(arguments: Sequence[str], stopping: Stopping) -> int:
         sender = _sender(options, journal, settings)
         meters = Meters()
         if options.metrics_port is not None:
-            stack.callback(serve(options.metrics_port, options.sensor, meters, journal, sender).shutdown)
+            stack.enter_context(served(options.metrics_port, options.sensor, meters, journal, sender))
         health = None if options.kind == FILES else Health(meters, journal)
         epochs = Epochs(buffer_folder(options))
         sender.start()
@@ -134,18 +137,20 @@ def run(arguments: Sequence[str], stopping: Stopping) -> int:
 def _inputs(options: Namespace, stack: ExitStack) -> list[_Input]:
     """What is captured from; an interface is open already."""
     if options.kind == INTERFACE:
+        warm_up()
         interface = stack.enter_context(closing(InterfaceInput(interface_settings(options))))
-        return [_Input(options.sensor, lambda: interface, ReadReport())]
+        return [_Input(options.sensor, lambda: nullcontext(interface), ReadReport())]
     replay = replay_settings(options)
     sensors = sensor_inputs(options.names, options.sensor, options.sensor_from or "all")
     if options.kind == FILES and not options.quiet and sys.stderr.isatty():
         progress.show(_octets_of(sensors))
         stack.callback(progress.end)
-    reports = [ReadReport() for _ in sensors]
-    return [
-        _Input(one.sensor, partial(ReplayInput, one, replay, report, Advance()), report)
-        for one, report in zip(sensors, reports, strict=True)
-    ]
+    return [_replayed(one, replay) for one in sensors]
+
+
+def _replayed(files: SensorInput, settings: ReplaySettings) -> _Input:
+    report = ReadReport()
+    return _Input(files.sensor, lambda: closing(ReplayInput(files, settings, report, Advance())), report)
 
 
 def _become_user(options: Namespace) -> None:
@@ -164,6 +169,12 @@ def _become_user(options: Namespace) -> None:
         except OSError as error:
             say(f"{own}: cannot be given to {account.name}: {error.strerror}")
     drop_privileges(account)
+    unreadable = [path for path in (os.__file__, numpy.__file__, __file__) if not os.access(path, os.R_OK)]
+    if account is not None and unreadable:  # parts of them are loaded when they are first needed
+        raise InputError(
+            f"--user {account.name}: cannot read {os.path.dirname(unreadable[0])}, which the sensor runs from; install"
+            " it where every user can, or say --user root"
+        )
 
 
 def _sender(options: Namespace, journal: Journal, settings: SensorSettings) -> Sender:
@@ -172,12 +183,13 @@ def _sender(options: Namespace, journal: Journal, settings: SensorSettings) -> S
     try:
         writer = opened()
     except InputError as error:
-        partitions = journal.partitions_of(options.queue)
-        if partitions is None:
+        known = journal.known_of(options.queue)
+        if known is None:
             raise
         say(f"{error}; blocks are kept, trying again")
-        return Sender(journal, opened, None, say, True, partitions)
-    journal.remember(options.queue, writer.partitions)
+        settings.blocks = settings.blocks.within(known[1])
+        return Sender(journal, opened, None, say, True, known[0])
+    journal.remember(options.queue, writer.partitions, writer.message_octets_most)
     settings.blocks = settings.blocks.within(writer.message_octets_most)
     return Sender(journal, opened, writer, say, options.kind != FILES)
 
@@ -193,11 +205,11 @@ def _capture(inputs: Sequence[_Input], sensor: Callable[[str], Sensor], stopping
         if stopping.is_set():
             break
         try:
-            source = one.open()
+            opened = one.open()
         except InputError as error:
             unreadable.append(str(error))
             continue
-        with closing(source):
+        with opened as source:
             sensor(one.sensor).run(source)
         for line in one.report.damage:
             say(line)

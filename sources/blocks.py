@@ -53,6 +53,15 @@ class BlockSettings:
         )
 
 
+def warm_up() -> None:
+    """Compiles what packets go through on their way into blocks, so that none waits for that."""
+    rows = Rows(np.zeros(0, PACKET), np.zeros(0, np.uint8))
+    FragmentTable().resolve(rows.packets)
+    shard_hash(sampled(rows, 2).packets)
+    _gather(rows.packets, rows.payloads, rows.payloads)
+    avro.encode_block(PacketBatch(Stream(""), 0, 0, rows.packets))
+
+
 class BlockMaker:
     """Makes the blocks of one epoch of a sensor.
 
@@ -229,8 +238,7 @@ class _Line:
 
     def close(self, observed_ns: int) -> PacketBatch:
         self._observed_ns = max(self._observed_ns, observed_ns)
-        packets, payloads = self._joined()
-        packets.flags.writeable = False
+        packets, payloads = self._joined()  # left writable: encoding would copy them else
         block = PacketBatch(self._stream, self._sequence, self._observed_ns, packets, payloads)
         self._sequence += 1
         self._pieces = []

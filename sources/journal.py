@@ -184,19 +184,19 @@ class Journal:
                 segment.rewind()
             self._handing = 0
 
-    def partitions_of(self, url: str) -> int | None:
-        """Number of parts that a queue had when it was last open; None if that is not known."""
+    def known_of(self, url: str) -> tuple[int, int] | None:
+        """What `remember` was told of a queue; None if that is not known."""
         try:
-            known, _, partitions = ((self._folder or Path()) / _QUEUE).read_text().rpartition(" ")
-            return int(partitions) if known == url else None
+            known, partitions, octets = ((self._folder or Path()) / _QUEUE).read_text().rsplit(" ", 2)
+            return (int(partitions), int(octets)) if known == url else None
         except (OSError, ValueError):
             return None
 
-    def remember(self, url: str, partitions: int) -> None:
-        """Notes the number of parts of a queue, so that the next run can begin while it is down."""
-        if self._mark is not None and self._folder is not None and self.partitions_of(url) != partitions:
+    def remember(self, url: str, partitions: int, octets_most: int) -> None:
+        """Notes the number of a queue's parts and its largest message: so the next run can begin while it is down."""
+        if self._mark is not None and self._folder is not None and self.known_of(url) != (partitions, octets_most):
             try:
-                (self._folder / _QUEUE).write_text(f"{url} {partitions}")
+                (self._folder / _QUEUE).write_text(f"{url} {partitions} {octets_most}")
             except OSError as error:
                 self._disk_failed(error)
 

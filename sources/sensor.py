@@ -19,6 +19,7 @@ from transforms import avro
 from transforms.records import NO_TIME, PACKET, InputError, PacketBatch, SensorHealth
 
 _READ_WAIT_S = 0.1
+_LAST_WAIT_S = 0.05
 
 
 @dataclass(eq=False)
@@ -90,10 +91,13 @@ class Sensor:
         maker = self._begin()
         beat_s = time.monotonic()
         failure = None
-        while not self._stopping.is_set():
+        last = False
+        while not last:
+            last = self._stopping.is_set()  # what was captured until then is still to be read
             now_s = time.monotonic()
+            wait_s = _LAST_WAIT_S if last else min(maker.due_in(now_s), beat_s - now_s, _READ_WAIT_S)
             try:
-                chunk = source.read(max(min(maker.due_in(now_s), beat_s - now_s, _READ_WAIT_S), 0.0))
+                chunk = source.read(max(wait_s, 0.0))
             except InputError as error:
                 failure = error
                 break

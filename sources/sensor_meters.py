@@ -3,7 +3,8 @@
 import ctypes
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -102,8 +103,9 @@ def clock_error_ns() -> int:
     return -1 if state in (-1, _TIME_ERROR) else int(timex.maxerror) * 1000
 
 
-def serve(port: int, sensor: str, meters: Meters, journal: Journal, sender: Sender) -> Any:
-    """Answers Prometheus on a port; what is returned ends it with `shutdown()`.
+@contextmanager
+def served(port: int, sensor: str, meters: Meters, journal: Journal, sender: Sender) -> Generator[int, None, None]:
+    """Answers Prometheus meanwhile; gives the port, which is a free one for 0.
 
     Raises:
         InputError: The port is taken, or a library is missing.
@@ -117,11 +119,16 @@ def serve(port: int, sensor: str, meters: Meters, journal: Journal, sender: Send
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
     try:
-        server, _ = start_http_server(port, registry=registry)
+        server, thread = start_http_server(port, registry=registry)
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"--metrics_port: {port} cannot be used: {reason}; choose another port") from error
-    return server
+    try:
+        yield server.server_port
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
 
 
 class _Collector:

@@ -258,12 +258,12 @@ def test_files_that_are_no_buffer_are_left_alone(opened, tmp_path):
 def test_the_parts_of_a_queue_are_remembered(opened):
     """For a start while the queue is down; of another queue nothing is known."""
     journal = opened()
-    assert journal.partitions_of("kafka://broker/topic") is None
-    journal.remember("kafka://broker/topic", 8)
+    assert journal.known_of("kafka://broker/topic") is None
+    journal.remember("kafka://broker/topic", 8, 1_000_000)
     kill(journal)
     again = opened()
-    assert again.partitions_of("kafka://broker/topic") == 8
-    assert again.partitions_of("kafka://broker/other") is None
+    assert again.known_of("kafka://broker/topic") == (8, 1_000_000)
+    assert again.known_of("kafka://broker/other") is None
 
 
 def test_epochs_only_grow(tmp_path):

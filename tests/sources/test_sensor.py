@@ -1,4 +1,4 @@
-"""The sensor against a queue that is slow, down or gone: what is lost beyond its buffer is told, and nothing else is."""
+"""The sensor against a queue that is slow, down or gone: what is lost is beyond its buffer, and told."""
 
 import threading
 import urllib.request
@@ -15,7 +15,7 @@ from sources.blocks import BlockSettings
 from sources.journal import BufferSettings, Journal
 from sources.sending import Sender
 from sources.sensor import Sensor, SensorSettings
-from sources.sensor_meters import Health, Meters, clock_error_ns, serve
+from sources.sensor_meters import Health, Meters, clock_error_ns, served
 from transforms.records import InputError, Stream
 
 
@@ -321,15 +321,12 @@ def test_metrics_are_what_prometheus_reads(tmp_path):
     with rig(queue, tmp_path) as one:
         one.run(*seconds(0), chunk([1], rejects={"not_ip": 3}, dropped=7))
         assert one.sender.drained(20)
-        server = serve(0, "tap", one.meters, one.journal, one.sender)
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{server.server_port}/metrics", timeout=10) as page:
+        parts = "tap", one.meters, one.journal, one.sender
+        with served(0, *parts) as port:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as page:
                 lines = page.read().decode().splitlines()
-            with pytest.raises(InputError, match=f"--metrics_port: {server.server_port} cannot be used"):
-                serve(server.server_port, "tap", one.meters, one.journal, one.sender)
-        finally:
-            server.shutdown()
-            server.server_close()
+            with pytest.raises(InputError, match=f"--metrics_port: {port} cannot be used"), served(port, *parts):
+                pass
     assert 'flowbeam_sensor_packets_total{sensor="tap"} 24.0' in lines
     assert 'flowbeam_sensor_kernel_drops_total{sensor="tap"} 7.0' in lines
     assert 'flowbeam_sensor_rejects_total{reason="not_ip",sensor="tap"} 3.0' in lines
