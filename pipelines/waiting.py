@@ -41,6 +41,7 @@ class RunningJob:
     Attributes:
         result: What Beam knows of it.
         flink: What its Flink cluster knows of it; None on other runners, or where the cluster cannot be found.
+        counters: What Flink counted, `namespace_name`, once it is stopped there; elsewhere `result` has them.
     """
 
     def __init__(self, result: Any, options: PipelineOptions, on_flink: bool) -> None:
@@ -49,6 +50,7 @@ class RunningJob:
         self._name = getattr(result, "_job_id", "").rpartition("_")[0]
         self._options = options
         self.flink: FlinkJob | None = None
+        self.counters: dict[str, int] = {}
         self._told: set[int] = set()
         self._look_at = 0.0
 
@@ -73,13 +75,13 @@ class RunningJob:
             finally:
                 ended.set()
 
+        silence_workers()
         threading.Thread(target=follow, name="follow job", daemon=True).start()
         try:
             drained = False
             while not ended.wait(0.1) and not asked_to_stop() and not drained:
                 drained = self._look()
             if not ended.is_set():
-                silence_workers()
                 line = self.stop()
                 ended.wait(STOP_WITHIN_S)
                 if line and not drained:
@@ -111,6 +113,7 @@ class RunningJob:
             )
         checkpoint = None
         with contextlib.suppress(OSError, ValueError, KeyError):
+            self.counters = self.flink.counters()
             self.flink.cancel()
             deadline = time.monotonic() + STOP_WITHIN_S
             while not self.flink.has_ended() and time.monotonic() < deadline:
@@ -144,10 +147,11 @@ class RunningJob:
         return "the runner no longer answers: it was killed, or ran out of memory; start the job again"
 
 
-class _WithoutCutOffs:
-    """A text stream that leaves out what workers of a stopped job complain of, bundle by bundle.
+class _OneTelling:
+    """A text stream that leaves out tracebacks of what the job tells itself; Beam prints each in one piece.
 
-    Beam prints each traceback in one piece. What their user should know is one line, anything unexpected goes through.
+    A worker that is cut off from its runner complains, bundle by bundle: the job was stopped, or says that the runner
+    is gone. A mistake of the user ends the job, or is told when its files are completed. All else goes through.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -158,24 +162,23 @@ class _WithoutCutOffs:
         if text == "\n" and self._end_of_line_follows:
             self._end_of_line_follows = False
             return 1
-        self._end_of_line_follows = text.startswith("Traceback ") and self._is_told(text)
+        self._end_of_line_follows = text.startswith("Traceback ") and _is_told(text)
         return len(text) if self._end_of_line_follows else self._stream.write(text)
-
-    def _is_told(self, traceback: str) -> bool:
-        mistake = mistake_in(RuntimeError(traceback))
-        if mistake is not None:
-            self._stream.write(f"flowbeam: {mistake}\n")
-            return True
-        return bool(_CUT_OFF.match(traceback.rstrip().rpartition("\n")[2]))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
 
+def _is_told(traceback: str) -> bool:
+    if mistake_in(RuntimeError(traceback)) is not None:
+        return True
+    return bool(_CUT_OFF.match(traceback.rstrip().rpartition("\n")[2]))
+
+
 def silence_workers() -> None:
-    """Workers in this process complain that they were cut off, until it ends; that is what was asked for."""
-    if not isinstance(sys.stderr, _WithoutCutOffs):
-        sys.stderr = _WithoutCutOffs(sys.stderr)  # type: ignore[assignment]
+    """From now on, threads of workers in this process are silent about what the job tells itself."""
+    if not isinstance(sys.stderr, _OneTelling):
+        sys.stderr = _OneTelling(sys.stderr)  # type: ignore[assignment]
     before = threading.excepthook
 
     def tell(what: threading.ExceptHookArgs) -> None:
