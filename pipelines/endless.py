@@ -110,7 +110,10 @@ class EndlessJob:
             held = outputs.complete(urls, self._rejects, self._sensors, self._job)
             if held:
                 say(f"{held} files are still being written by processes of the runner")
-        return Summary.of(running.result, time.monotonic() - started)
+        seconds = time.monotonic() - started
+        if running.counters:
+            return Summary.of_flink(running.counters, seconds)
+        return Summary.of(running.result, seconds)
 
     def _on_flink(self) -> bool:
         name = (self._beam_options.view_as(StandardOptions).runner or "").lower()

@@ -153,7 +153,8 @@ def run(arguments: Sequence[str], leftovers: ExitStack) -> None:
     if options.summary:
         summary.write(options.summary)
     if not options.quiet:
-        summary.show(list(map(str, targets)), str(rejects), outputs.query(targets, context))
+        on_standard_output = any(url.on_standard_output for url in targets)
+        summary.show(list(map(str, targets)), str(rejects), outputs.query(targets, context), on_standard_output)
 
 
 def run_bounded(

@@ -4,7 +4,7 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from apache_beam.metrics.metric import MetricsFilter
@@ -14,6 +14,7 @@ from transforms.records import InputError
 
 _REJECTED = "packets_rejected"
 _REASONS = "flows_ended_"
+_NAMESPACES = ("read", _REJECTED, "assemble")
 
 
 class Summary(NamedTuple):
@@ -46,20 +47,36 @@ class Summary(NamedTuple):
     @classmethod
     def of(cls, result: Any, seconds: float) -> "Summary":
         """Reads the counters of a pipeline's result."""
-        query = result.metrics().query(MetricsFilter().with_namespaces(["read", _REJECTED, "assemble"]))
+        query = result.metrics().query(MetricsFilter().with_namespaces(list(_NAMESPACES)))
         counters: dict[tuple[str, str], int] = {}
         for metric in query["counters"]:
             name = (metric.key.metric.namespace, metric.key.metric.name)
-            counters[name] = counters.get(name, 0) + (metric.committed or 0)  # None: nothing was committed yet
-        spans = [tuple(map(int, span.split())) for metric in query["string_sets"] for span in metric.committed or ()]
+            counters[name] = counters.get(name, 0) + metric.committed
+        spans = [tuple(map(int, span.split())) for metric in query["string_sets"] for span in metric.committed]
+        return cls._of(counters, spans, seconds)
+
+    @classmethod
+    def of_flink(cls, counters: dict[str, int], seconds: float) -> "Summary":
+        """Takes counters as Flink names them, `namespace_name`."""
+        found = {
+            (namespace, name.removeprefix(f"{namespace}_")): n
+            for namespace in _NAMESPACES
+            for name, n in counters.items()
+            if name.startswith(f"{namespace}_")
+        }
+        return cls._of(found, [], seconds)
+
+    @classmethod
+    def _of(cls, counters: dict[tuple[str, str], int], spans: Sequence[tuple[int, ...]], seconds: float) -> "Summary":
         read = counters.pop(("read", "packets_read"), 0)
         in_flows = counters.pop(("assemble", "packets_in_flows"), 0)
+        rejected = {name: n for (space, name), n in sorted(counters.items()) if space == _REJECTED and n}
         ends = {name[len(_REASONS) :]: n for (_, name), n in counters.items() if name.startswith(_REASONS) and n}
         ends.pop("open", None)
         return cls(
             packets_read=read,
             packets_in_flows=in_flows,
-            rejects={name: n for (space, name), n in sorted(counters.items()) if space == _REJECTED and n},
+            rejects=rejected,
             flows=sum(ends.values()),
             end_reasons=ends,
             first_packet_ns=min((span[0] for span in spans), default=None),
@@ -91,13 +108,16 @@ class Summary(NamedTuple):
             with contextlib.suppress(OSError):
                 os.unlink(hidden)
 
-    def show(self, outputs: Iterable[str], rejects_folder: str, query: str | None) -> None:
+    def show(
+        self, outputs: Iterable[str], rejects_folder: str, query: str | None, on_standard_error: bool = False
+    ) -> None:
         """Prints the figures for a person; no one needs to read them to their end.
 
         Args:
             outputs: Where flows are.
             rejects_folder: Where rejects are, if there are any.
             query: A command to try; None if there is none.
+            on_standard_error: Standard output has the flows.
 
         Raises:
             InputError: Standard output cannot be written.
@@ -119,7 +139,8 @@ class Summary(NamedTuple):
         if query and self.flows:
             rows.append(("try", query))
         try:
-            print("".join(f"{name:<9}{text}\n" for name, text in rows), end="", flush=True)
+            lines = "".join(f"{name:<9}{text}\n" for name, text in rows)
+            print(lines, end="", flush=True, file=sys.stderr if on_standard_error else sys.stdout)
         except OSError as error:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing more is tried at the exit
             if not isinstance(error, BrokenPipeError):
