@@ -51,8 +51,10 @@ class Summary(NamedTuple):
         counters: dict[tuple[str, str], int] = {}
         for metric in query["counters"]:
             name = (metric.key.metric.namespace, metric.key.metric.name)
-            counters[name] = counters.get(name, 0) + metric.committed
-        spans = [tuple(map(int, span.split())) for metric in query["string_sets"] for span in metric.committed]
+            counters[name] = counters.get(name, 0) + (
+                metric.committed or 0
+            )  # None: a job that was stopped had not committed any
+        spans = [tuple(map(int, span.split())) for metric in query["string_sets"] for span in metric.committed or ()]
         return cls._of(counters, spans, seconds)
 
     @classmethod
@@ -62,7 +64,7 @@ class Summary(NamedTuple):
             (namespace, name.removeprefix(f"{namespace}_")): n
             for namespace in _NAMESPACES
             for name, n in counters.items()
-            if name.startswith(f"{namespace}_")
+            if name.startswith(f"{namespace}_") and not name.startswith("read_queue_")
         }
         return cls._of(found, [], seconds)
 

@@ -112,8 +112,9 @@ class RunningJob:
                 f"Flink job {self._name}: still runs on a cluster not known here; cancel it there, give --flink_master"
             )
         checkpoint = None
-        with contextlib.suppress(OSError, ValueError, KeyError):
+        with contextlib.suppress(OSError, ValueError, KeyError):  # a job that has just begun has no figures yet
             self.counters = self.flink.counters()
+        with contextlib.suppress(OSError, ValueError, KeyError):
             self.flink.cancel()
             deadline = time.monotonic() + STOP_WITHIN_S
             while not self.flink.has_ended() and time.monotonic() < deadline:

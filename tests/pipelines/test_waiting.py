@@ -54,6 +54,9 @@ class OnFlink:
     def has_ended(self) -> bool:
         return self._cancelled
 
+    def counters(self) -> dict[str, int]:
+        return {"assemble_blocks_taken": 5}
+
     def last_checkpoint(self) -> str:
         return "file:/checkpoints/chk-3"
 
@@ -104,8 +107,11 @@ def test_a_job_that_outlives_its_job_server_is_named(errors, monkeypatch):
 def test_on_flink_the_cluster_cancels_and_tells_where_to_go_on(errors):
     """Beam's job server calls a job cancelled that goes on running."""
     flink = OnFlink()
-    assert waited(Result(), asked=True, flink=flink) is True
+    running = RunningJob(Result(), PipelineOptions([]), True)
+    running.flink = flink
+    assert running.wait(lambda: True) is True
     assert flink.has_ended()
+    assert running.counters == {"assemble_blocks_taken": 5}
     assert errors() == "flowbeam: to go on where this job ended: --savepoint_path=file:/checkpoints/chk-3\n"
 
 
