@@ -55,7 +55,8 @@ class FlowOptions(PipelineOptions):
             metavar="URL",
             action="append",
             default=[],
-            help="Where flows go: parquet:DIR, duckdb:FILE, csv:FILE, jsonl:FILE; repeatable. Default parquet:flows.",
+            help="Where flows go: parquet:DIR, duckdb:FILE, csv:FILE, jsonl:FILE, csv:- or jsonl:- for standard output,"
+            " terminal: for people; repeatable. Default parquet:flows.",
         )
         several("--features", "SET", "Feature set: flowbeam@1 (default), cic@1, flowtbag@1, nfstream@1")
         several("--feature_module", "MODULE", "Python module with a family of features of your own")
@@ -101,10 +102,11 @@ class FlowOptions(PipelineOptions):
             choices=("captures", "flows", "sessions"),
             default="captures",
         )
-        number("--shards", 8, "Tables for each sensor with --assembler=flows. Default 8.")
+        number("--shards", 8, "Tables for each sensor with --assembler=flows, and of endless input. Default 8.")
         seconds("--max_out_of_orderness_s", 2.0, "How far back in time packets of a queue may reach. Default 2.")
         text("--rejects", "Folder of rejected input. Default `rejects` beside the first output.", metavar="DIR")
-        number("--max_rejects", 10_000, "Rejects written of each reason; all are counted. Default 10000.")
+        rejects_written = "Rejects written of each reason, an hour where input is endless; all are counted."
+        number("--max_rejects", 10_000, f"{rejects_written} Default 10000.")
         text("--temp_dir", "Folder for what must be sorted on disk. Default the system's.", metavar="DIR")
         text("--summary", "Writes the summary as JSON to this file.", metavar="FILE")
         switch("--quiet", "No progress bar, no summary.")
