@@ -11,7 +11,7 @@ TOOLS := $(VENV)/.tools-installed
 CODE := pipelines queues sources sinks transforms
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test servers lint types check check-all bench docs clean
+.PHONY: help demo live test servers lint types check check-all bench docs clean
 
 help:  ## lists the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -20,9 +20,13 @@ demo: $(BASE)  ## makes traffic and assembles its flows into the folder flows/
 	@echo "== demo: flows of generated traffic, into the folder flows/"
 	$(IN_VENV) -m pipelines.flows --runner=DirectRunner
 
+live: $(TOOLS)  ## shows flows of a replayed line as they end, by way of a broker and Prism, until Ctrl-C
+	@echo "== live: flows on this terminal and in live/flows; Ctrl-C stops"
+	$(IN_VENV) demo/live.py
+
 test: $(TOOLS)  ## runs the tests
-	@echo "== test: all tests but the slow ones; those of real captures are skipped where there are none"
-	$(IN_VENV) -m pytest --numprocesses=$(TEST_PROCESSES)
+	@echo "== test: all tests but the slow ones; those of real captures and servers are skipped where there are none"
+	$(IN_VENV) -m pytest --numprocesses=$(TEST_PROCESSES) --dist=loadgroup
 
 servers: $(TOOLS)  ## fetches and builds the servers that tests use, once; takes some minutes
 	@echo "== servers: Kafka, Prism, Flink and a Pub/Sub emulator, into ~/.cache/flowbeam/servers (or FLOWBEAM_SERVERS)"
@@ -40,7 +44,7 @@ check: lint types test  ## lint, types and test
 
 check-all: $(TOOLS)  ## compares with other tools over all real captures, and runs the slow tests
 	@echo "== check-all: every real capture (FLOWBEAM_CORPUS, or ../shared/data) and the slow tests"
-	FLOWBEAM_CHECK_ALL=1 $(IN_VENV) -m pytest --numprocesses=$(TEST_PROCESSES) -m "corpus or slow"
+	FLOWBEAM_CHECK_ALL=1 $(IN_VENV) -m pytest --numprocesses=$(TEST_PROCESSES) --dist=loadgroup -m "corpus or slow"
 
 bench: $(TOOLS)  ## measures speed and memory, beside other tools
 	@echo "== bench: speed and memory, beside the other tools that are installed"
@@ -51,10 +55,10 @@ docs: $(TOOLS)  ## writes the generated parts of docs/ and README.md
 	$(IN_VENV) -m transforms.reference
 	$(IN_VENV) -m tests.readme_parts
 
-clean:  ## removes the environment, caches and built packages; flows/ and rejects/ stay
+clean:  ## removes the environment, caches and built packages; flows/, rejects/ and live/ stay
 	@echo "== clean: the environment, caches and built packages"
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	find $(CODE) tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+	find $(CODE) tests benchmarks demo -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' \

@@ -18,6 +18,7 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -87,7 +88,7 @@ def install(name: str) -> Path:
         NotInstalled: A tool is missing or a command failed.
     """
     folder = _folder_of(name)
-    with _alone(name):
+    with _alone(_lane_of(name)):
         if folder.exists():
             print(f"== servers: {name} is there", flush=True)
             return folder
@@ -109,14 +110,14 @@ def install(name: str) -> Path:
 
 def _kafka(folder: Path, log: Path) -> None:
     copy = "dependency:copy-dependencies"
-    _maven(folder, log, "kafka", copy, f"-DoutputDirectory={folder}", "-DincludeScope=runtime")
+    _maven(log, "kafka", copy, f"-DoutputDirectory={folder}", "-DincludeScope=runtime")
 
 
 def _flink(folder: Path, log: Path) -> None:
     """Takes Flink's own jars from the package that brings them to Python; its scripts are not needed."""
     with tempfile.TemporaryDirectory(dir=folder.parent) as downloads:
         pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary=:all:"]
-        _run("flink", log, *pip, f"--dest={downloads}", f"apache-flink-libraries=={_FLINK}")
+        _run(log, *pip, f"--dest={downloads}", f"apache-flink-libraries=={_FLINK}")
         (archive,) = Path(downloads).iterdir()
         with tarfile.open(archive) as package:
             for member in package:
@@ -130,22 +131,22 @@ def _flink(folder: Path, log: Path) -> None:
 
 def _flink_job_server(folder: Path, log: Path) -> None:
     with tempfile.TemporaryDirectory(dir=folder.parent) as target:
-        _maven(folder, log, "flink_job_server", "package", f"-DbuildDirectory={target}")
+        _maven(log, "flink_job_server", "package", f"-DbuildDirectory={target}")
         # Beam sends its class path to Flink with each job, but nothing from such a folder; our cluster has it already.
         (folder / "gradle" / "wrapper").mkdir(parents=True)
         shutil.move(Path(target) / "flink-job-server.jar", folder / "gradle" / "wrapper")
 
 
 def _python_worker(folder: Path, log: Path) -> None:
-    _go(folder, log, "python-worker", "install", f"{_BEAM_IN_GO}/python/container@{_BEAM}")
+    _go(folder, log, "install", f"{_BEAM_IN_GO}/python/container@{_BEAM}")
 
 
 def _prism(folder: Path, log: Path) -> None:
-    _go(folder, log, "prism", "install", f"{_BEAM_IN_GO}/go/cmd/prism@{_BEAM}")
+    _go(folder, log, "install", f"{_BEAM_IN_GO}/go/cmd/prism@{_BEAM}")
 
 
 def _pubsub(folder: Path, log: Path) -> None:
-    _go(folder, log, "pubsub", "build", "-o", str(folder / "pubsub"), ".", where=RECIPES / "pubsub")
+    _go(folder, log, "build", "-o", str(folder / "pubsub"), ".", where=RECIPES / "pubsub")
 
 
 _RECIPES = {
@@ -168,20 +169,27 @@ _RECIPES = {
 }
 
 
+def _top() -> Path:
+    return Path(os.environ.get("FLOWBEAM_SERVERS") or Path.home() / ".cache" / "flowbeam" / "servers").absolute()
+
+
 def _folder_of(name: str) -> Path:
-    top = Path(os.environ.get("FLOWBEAM_SERVERS") or Path.home() / ".cache" / "flowbeam" / "servers")
     digest = hashlib.sha256()
     for part in _RECIPES[name].made_of:
         digest.update(part.read_bytes() if isinstance(part, Path) else part.encode())
-    return top.absolute() / f"{name}-{digest.hexdigest()[:12]}"
+    return _top() / f"{name}-{digest.hexdigest()[:12]}"
+
+
+def _lane_of(name: str) -> str:
+    """What must not be done twice at a time: Go takes all cores, and Maven's own folder is for one process."""
+    return "go" if "go" in _RECIPES[name].tools else "java"
 
 
 @contextlib.contextmanager
-def _alone(name: str) -> Iterator[None]:
-    """Holds off other processes that install the same."""
-    top = _folder_of(name).parent
-    top.mkdir(parents=True, exist_ok=True)
-    with open(top / f".{name}.lock", "w", encoding="utf-8") as lock:
+def _alone(lane: str) -> Iterator[None]:
+    """Holds off other processes that install something of this lane."""
+    _top().mkdir(parents=True, exist_ok=True)
+    with open(_top() / f".{lane}.lock", "w", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
@@ -199,16 +207,16 @@ def _check(name: str, tool: str) -> None:
         raise NotInstalled(f"{name} needs {tool} {oldest} or newer, this is {found and found[0]}; {advice}")
 
 
-def _maven(folder: Path, log: Path, recipe: str, *words: str) -> None:
-    _run(folder.name, log, "mvn", "--batch-mode", "--quiet", f"--file={RECIPES / recipe / 'pom.xml'}", *words)
+def _maven(log: Path, recipe: str, *words: str) -> None:
+    _run(log, "mvn", "--batch-mode", "--quiet", f"--file={RECIPES / recipe / 'pom.xml'}", *words)
 
 
-def _go(folder: Path, log: Path, name: str, *words: str, where: Path = RECIPES) -> None:
-    _run(name, log, "go", *words, where=where, GOBIN=str(folder), GOFLAGS="-buildvcs=false -ldflags=-s")
+def _go(folder: Path, log: Path, *words: str, where: Path = RECIPES) -> None:
+    _run(log, "go", *words, where=where, GOBIN=str(folder), GOFLAGS="-buildvcs=false -ldflags=-s")
 
 
-def _run(name: str, log: Path, *command: str, where: Path | None = None, **environment: str) -> None:
-    """Runs a command; raises NotInstalled where it fails."""
+def _run(log: Path, *command: str, where: Path | None = None, **environment: str) -> None:
+    """Runs a command; raises NotInstalled where it fails. The log bears the server's name."""
     with log.open("ab") as file:
         done = subprocess.run(
             command,
@@ -220,20 +228,29 @@ def _run(name: str, log: Path, *command: str, where: Path | None = None, **envir
             check=False,
         )
     if done.returncode:
-        raise NotInstalled(f"{name}: `{command[0]}` ended with status {done.returncode}; what it said is in {log}")
+        raise NotInstalled(f"{log.stem}: `{command[0]}` ended with status {done.returncode}; what it said is in {log}")
 
 
 def main(names: Sequence[str]) -> int:
-    """Installs the servers of these names, all if there are none."""
-    try:
-        for name in names or _RECIPES:
-            if name not in _RECIPES:
-                raise NotInstalled(f"no server {name}; there are {', '.join(_RECIPES)}")
-            install(name)
-    except NotInstalled as line:
-        print(f"servers: {line}", file=sys.stderr)
+    """Installs the servers of these names, all if there are none; those of Go beside those of Java."""
+    unknown = [name for name in names if name not in _RECIPES]
+    if unknown:
+        print(f"servers: no server {unknown[0]}; there are {', '.join(_RECIPES)}", file=sys.stderr)
         return 2
-    return 0
+    failed = []
+
+    def install_lane(lane: str) -> None:
+        for name in names or _RECIPES:
+            if _lane_of(name) == lane:
+                try:
+                    install(name)
+                except NotInstalled as line:
+                    failed.append(name)
+                    print(f"servers: {line}", file=sys.stderr)
+
+    with ThreadPoolExecutor(max_workers=2) as lanes:
+        list(lanes.map(install_lane, ["go", "java"]))
+    return 2 if failed else 0
 
 
 if __name__ == "__main__":

@@ -141,7 +141,7 @@ class Server:
         """The file of what a process says."""
         return self.folder / f"{name}.log"
 
-    def wait_for(self, name: str, ready: Callable[[], object], limit_s: float = 60) -> None:
+    def wait_for(self, name: str, ready: Callable[[], object], limit_s: float = 120) -> None:
         """Waits until a process is ready.
 
         Raises:
