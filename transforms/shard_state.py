@@ -116,6 +116,11 @@ class Shard:
         return self._table.open_flows if self._table is not None else 0
 
     @property
+    def rests(self) -> bool:
+        """Whether its sensors have ended, and nothing is left of them."""
+        return self._table is None and not any(line.waiting for line in self._lines.values())
+
+    @property
     def octets(self) -> int:
         """Memory of the table."""
         return self._table.octets if self._table is not None else 0

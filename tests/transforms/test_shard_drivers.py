@@ -15,10 +15,10 @@ from table_testing import COLUMNS, LOCAL, as_table, batch, captures, table_of
 from transforms import shard_drivers
 from transforms.arrivals import Arrival, pack
 from transforms.flow_records import FinishedFlows
-from transforms.records import UDP, PacketBatch
+from transforms.records import UDP, PacketBatch, Stream
 from transforms.rules import Rules
 from transforms.settings import FlowSettings
-from transforms.shard_drivers import EndlessShardFn, MakeColumnsFn, ShardCache
+from transforms.shard_drivers import EndlessShardFn, Kept, MakeColumnsFn, ShardCache
 from transforms.stream_line import StreamRules
 
 KEY = ("local", 0)
@@ -142,10 +142,26 @@ def test_log_is_bounded_by_the_snapshot():
     for number in range(300):
         worker.process(states, [Arrival(batch(packets([number], protocol=UDP), number))])
         sizes.append(sum(map(len, states.bag)))
-    snapshot = states.values["snapshot"]
-    assert snapshot is not None
-    assert max(sizes) <= max(300, len(snapshot)) + 200
+    table_octets = Kept.from_bytes(states.values["about"]).snapshot_octets
+    assert table_octets > 2 * 300
+    assert max(sizes) <= table_octets // 2 + 200
     assert sizes.count(0) > 3
+
+
+def test_a_sensor_that_has_ended_leaves_little():
+    """Neither log nor table; a later epoch goes on from there."""
+    states, worker = States(), Worker(FlowSettings())
+    blocks = [
+        batch(packets([0] * 50, protocol=UDP), 0),
+        batch(packets([]), 1, LOCAL, observed_ns=2_000_000_000_000_000_000, end=True),
+    ]
+    worker.process(states, [Arrival(block) for block in blocks])
+    assert states.bag == []
+    assert len(states.values["snapshot"]) < 200
+    shard_drivers._cache = ShardCache()
+    later = Stream("local", 9)
+    outputs = worker.process(states, [Arrival(block._replace(stream=later), follows=0) for block in blocks])
+    assert [flows.num_rows for flows in rows(outputs)] == [1]
 
 
 def test_timer_after_the_end_has_nothing_to_do():
