@@ -6,7 +6,7 @@ import numpy as np
 
 
 class Chunk(NamedTuple):
-    """What was captured since the last call; all of it may be empty.
+    """What was captured since the last call; all of it may be empty. The input does not use its arrays again.
 
     Attributes:
         packets: `PACKET[n]`, in the order in which they were captured; fragments are not resolved yet.

@@ -77,7 +77,7 @@ class Sensor:
         self._name, self._settings, self._journal, self._sender = name, settings, journal, sender
         self._meters, self._new_epoch, self._health, self._tell = meters, new_epoch, health, tell
         self._stopping = stopping
-        self._dropping = 0
+        self._dropping: int | None = None  # packets since the buffer was full
         self._journal_problem: str | None = None
         self._bound_ns = round(settings.max_out_of_orderness_s * 1e9)
 
@@ -189,13 +189,13 @@ class Sensor:
             self._tell(self._journal_problem or "blocks are written to the disk again")
 
     def _tell_of_drops(self, kept: bool, packets: int) -> None:
-        if not kept and not self._dropping:
-            self._tell(f"sensor {self._name}: the buffer is full; packets are dropped until there is room")
-        if kept and self._dropping and packets:
+        if not kept:
+            if self._dropping is None:
+                self._tell(f"sensor {self._name}: the buffer is full; packets are dropped until there is room")
+            self._dropping = (self._dropping or 0) + packets
+        elif self._dropping is not None and packets:
             self._tell(f"sensor {self._name}: the buffer has room again; {self._dropping:,} packets were dropped")
-            self._dropping = 0
-        elif not kept:
-            self._dropping += max(packets, 1)
+            self._dropping = None
 
 
 def _cut(chunk: Chunk, at: int, observed_ns: int) -> tuple[Chunk, Chunk]:

@@ -13,13 +13,13 @@ import queues
 from sources.sensor_folder import sensor_folder
 from transforms import avro
 
-PACKETS = 4000
+PACKETS = 20_000
 SECOND = 1_000_000_000
 
 
 @pytest.fixture
 def rig(tmp_path):
-    """Starts sensors that replay a capture of four seconds into a spool; none outlives the test."""
+    """Starts sensors that replay a capture of twenty seconds into a spool; none outlives the test."""
     (tmp_path / "a.pcap").write_bytes(pcap([i * SECOND // 1000 for i in range(PACKETS)]))
     processes = []
 
@@ -118,7 +118,7 @@ def test_a_killed_sensor_loses_its_open_blocks_at_most(rig, tmp_path):
 
 def test_a_second_sensor_of_the_name_is_refused(rig, tmp_path):
     """In one line."""
-    rig()
+    rig("--loop")
     until(lambda: kept(tmp_path) > 0, 60)
     status, said = finish(rig())
     assert (status, len(said)) == (2, 1)

@@ -13,7 +13,7 @@ from servers.fixtures import need
 from sources.sensor_folder import sensor_folder
 from transforms import avro
 
-PACKETS = 6000
+PACKETS = 10_000
 
 
 @pytest.fixture
