@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import apache_beam as beam
-from apache_beam.options.pipeline_options import FlinkRunnerOptions, PipelineOptions, StandardOptions
+from apache_beam.options.pipeline_options import FlinkRunnerOptions, PipelineOptions, PortableOptions, StandardOptions
 
 from pipelines.options import FlowOptions
 from pipelines.runners import prepare
@@ -22,6 +22,9 @@ from transforms.assemble import AssembleFlows
 from transforms.decode import DecodePackets
 from transforms.records import InputError
 from transforms.settings import FlowSettings
+
+IN_FLIGHT_OCTETS = 64 << 20
+"""Prism queues without bound what a step does not keep up with; so much of packets may be underway on it."""
 
 
 class EndlessJob:
@@ -70,6 +73,7 @@ class EndlessJob:
             options.merge_sensors,
             rules=streams.rules(bound_s),
             table_cache_octets=streams.table_cache_bytes,
+            in_flight_octets=IN_FLIGHT_OCTETS if self._runner_is("prism") and self._in_one_process() else None,
         )
         refused = [undecodable, followed.rejects]
         for url, sink in self._opened:
@@ -115,6 +119,11 @@ class EndlessJob:
             return Summary.of_flink(running.counters, seconds)
         return Summary.of(running.result, seconds)
 
+    def _runner_is(self, name: str) -> bool:
+        return name in (self._beam_options.view_as(StandardOptions).runner or "").lower()
+
+    def _in_one_process(self) -> bool:
+        return self._beam_options.view_as(PortableOptions).environment_type in (None, "LOOPBACK")
+
     def _on_flink(self) -> bool:
-        name = (self._beam_options.view_as(StandardOptions).runner or "").lower()
-        return "flink" in name or self._beam_options.view_as(FlinkRunnerOptions).flink_master != "[auto]"
+        return self._runner_is("flink") or self._beam_options.view_as(FlinkRunnerOptions).flink_master != "[auto]"

@@ -134,6 +134,8 @@ class AssembleFlows(beam.PTransform):
         max_rejects: At most so many repeated packets of a shard are put out, of bounded input.
         rules: How endless streams are followed.
         table_cache_octets: A worker process keeps tables up to this size; others are made again from state.
+        in_flight_octets: Endless input waits while more is underway to the shards; None for runners that see to that.
+            The steps must then run in one process.
     """
 
     def __init__(
@@ -144,13 +146,14 @@ class AssembleFlows(beam.PTransform):
         max_rejects: int = 10_000,
         rules: StreamRules | None = None,
         table_cache_octets: int = TABLE_CACHE_OCTETS,
+        in_flight_octets: int | None = None,
     ) -> None:
         super().__init__()
         rules = rules or StreamRules()
         self._endless_needs_sensors = merge_sensors and not rules.sensors
-        self._split = ShardPackets(shards, merge_sensors)
         self._bounded = BoundedShardFn(settings, max_rejects)
         self._endless = EndlessShardFn(settings, rules, table_cache_octets)
+        self._split = ShardPackets(shards, merge_sensors, self._endless.name, in_flight_octets)
         self._columns = MakeColumnsFn(settings)
 
     def expand(self, batches):  # Beam would warn of a hint that is a tuple of collections

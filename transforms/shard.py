@@ -4,11 +4,13 @@ from collections.abc import Iterator
 
 import apache_beam as beam
 import numpy as np
+from apache_beam.metrics import Metrics
 from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.timestamp import Timestamp
 from apache_beam.utils.windowed_value import WindowedValue
 
 from transforms import coders as _coders
+from transforms import flow_control
 from transforms.arrivals import Arrival, pack
 from transforms.identity import packet_shard
 from transforms.kernel import kernel
@@ -54,24 +56,30 @@ class ShardPackets(beam.PTransform):
     Args:
         shards: Number of shards.
         merge_sensors: All sensors see one line: their packets make flows together, of the sensor `*`.
+        job: Under this name, `flow_control` knows what was taken of the parts.
+        in_flight_octets: With more underway, a bundle waits before it begins; None for runners that see to that.
     """
 
-    def __init__(self, shards: int, merge_sensors: bool = False) -> None:
+    def __init__(
+        self, shards: int, merge_sensors: bool = False, job: str = "", in_flight_octets: int | None = None
+    ) -> None:
         super().__init__()
-        self.shards, self.merge_sensors = shards, merge_sensors
+        self._fn = _SplitFn(shards, merge_sensors, job, in_flight_octets)
 
     def expand(self, batches: beam.PCollection) -> beam.PCollection:
         """Applies the transform."""
-        return batches | "Split" >> beam.ParDo(_SplitFn(self.shards, self.merge_sensors)).with_output_types(
-            tuple[tuple[str, int], bytes]
-        )
+        return batches | "Split" >> beam.ParDo(self._fn).with_output_types(tuple[tuple[str, int], bytes])
 
 
 class _SplitFn(beam.DoFn):
-    def __init__(self, shards: int, merge_sensors: bool) -> None:
+    def __init__(self, shards: int, merge_sensors: bool, job: str = "", in_flight_octets: int | None = None) -> None:
         self._shards, self._merge = shards, merge_sensors
+        self._job, self._in_flight_octets = job, in_flight_octets
+        self._waited = Metrics.counter("shard", "ms_held_back")
 
     def start_bundle(self) -> None:
+        if self._in_flight_octets is not None:
+            self._waited.inc(round(1000 * flow_control.wait(self._job, self._in_flight_octets)))
         self._parts: dict[tuple[str, int], list[Arrival]] = {}
         self._packets = 0
 
@@ -100,7 +108,10 @@ class _SplitFn(beam.DoFn):
 
     def _packed(self) -> Iterator[tuple[tuple[str, int], bytes]]:
         for key, parts in self._parts.items():
-            yield key, pack(parts)
+            octets = pack(parts)
+            if self._in_flight_octets is not None:
+                flow_control.sent(self._job, len(octets))
+            yield key, octets
         self._parts, self._packets = {}, 0
 
     def _split(self, batch: PacketBatch) -> Iterator[tuple[int, np.ndarray]]:

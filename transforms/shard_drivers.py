@@ -22,7 +22,7 @@ from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.timestamp import Timestamp
 from apache_beam.utils.windowed_value import WindowedValue
 
-from transforms import avro
+from transforms import avro, flow_control
 from transforms.arrivals import unpack
 from transforms.counted import Counted
 from transforms.flow_records import ROWS, FinishedFlows, LateColumns
@@ -201,7 +201,7 @@ class EndlessShardFn(beam.DoFn):
 
     def __init__(self, settings: FlowSettings, rules: StreamRules, cache_octets: int) -> None:
         self._settings, self._rules, self._cache_octets = settings, rules, cache_octets
-        self._name = secrets.token_hex(8)
+        self.name = secrets.token_hex(8)
 
     def setup(self) -> None:
         """Derives what every shard needs."""
@@ -233,7 +233,8 @@ class EndlessShardFn(beam.DoFn):
             log.add(octets)
         token = secrets.token_bytes(16)
         about.write(Kept(token, log_octets, snapshot_octets).to_bytes())
-        _cache.put((self._name, key), token, shard, self._cache_octets)
+        _cache.put((self.name, key), token, shard, self._cache_octets)
+        flow_control.taken(self.name, len(octets))
 
     @on_timer(END)
     def finish(
@@ -254,7 +255,7 @@ class EndlessShardFn(beam.DoFn):
 
     def _shard(self, key: Key, kept: Kept, snapshot: Any, log: Any) -> Shard:
         """The shard as the state has it."""
-        shard = _cache.take((self._name, key), kept.token)
+        shard = _cache.take((self.name, key), kept.token)
         if shard is None:
             shard = Shard(self._settings, self._columns, self._rules, *key)
             if kept.snapshot_octets:
