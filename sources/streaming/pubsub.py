@@ -184,7 +184,8 @@ class PullFn(beam.DoFn):
             messages = pull.take(0.0) if time.monotonic() < until_s else []
         _advance(estimator, progress, source, pull.quiet_s)
         if idle and source.stop_at_end and _ended(source, progress, pull):
-            tracker.try_claim(Step(lambda _: None, last=True))
+            if tracker.try_claim(Step(lambda _: None, last=True)):
+                pull.close()
             return
         pull.await_commit(finalizer.register)
         tracker.defer_remainder()
