@@ -6,6 +6,7 @@ A spool has no receive time: a sensor that falls silent has not ended. `--start_
 there when the job starts, a time leaves out those that were completed before it.
 """
 
+import contextlib
 import logging
 import time
 import uuid
@@ -99,8 +100,9 @@ class SpoolReadings(RestrictionProvider):
         if watched.start_at != "earliest":
             start_ns = start_time_ns(watched.start_at)
             for name in names_in(Path(watched.folder)):
-                if start_ns is None or (Path(watched.folder) / name).stat().st_mtime_ns < start_ns:
-                    progress.skip(name)
+                with contextlib.suppress(FileNotFoundError):  # it was removed just now
+                    if start_ns is None or Path(watched.folder, name).stat().st_mtime_ns < start_ns:
+                        progress.skip(name)
         return Reading(progress)
 
     def create_tracker(self, restriction: Reading) -> ReadingTracker:
