@@ -4,6 +4,7 @@ import datetime
 import os
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from pathlib import Path
@@ -15,6 +16,7 @@ from apache_beam.options.pipeline_options import PipelineOptions, StandardOption
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.testing.util import assert_that
 from flow_testing import packets
+from google.pubsub_v1 import StreamingPullResponse
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from streaming_testing import Finalizer, Reader, numbers
@@ -52,12 +54,16 @@ class Line:
             for one in blocks:
                 queue.put(avro.encode_block(one))
 
-    def waiting(self):
-        """The blocks that nobody holds or has acknowledged; they are held for a moment then."""
+    def waiting(self, count=0):
+        """The blocks that nobody has acknowledged; waits until there are so many that nobody holds either."""
         client = pubsub_client.client_of(self.place)
-        answer = client.pull(request={"subscription": self.place.path, "max_messages": 1000})
-        client.transport.close()
-        return sorted(avro.decode_header(one.message.data).sequence for one in answer.received_messages)
+        found, until_s = set(), time.monotonic() + 20
+        while True:
+            answer = client.pull(request={"subscription": self.place.path, "max_messages": 1000})
+            found |= {avro.decode_header(one.message.data).sequence for one in answer.received_messages}
+            if len(found) >= count or time.monotonic() > until_s:
+                client.transport.close()
+                return sorted(found)
 
     def reader(self, reader=0, **values):
         transform = streaming.open_input(self.url, StreamSettings(**values))
@@ -170,7 +176,7 @@ def test_nothing_is_acknowledged_before_it_is_committed(line):
     assert pull.uncommitted == 10
     pull.close()
     pull.join(5)
-    assert line.waiting() == list(range(10))
+    assert line.waiting(10) == list(range(10))
 
 
 def test_what_is_committed_is_acknowledged(line):
@@ -238,22 +244,61 @@ def test_a_killed_reader_loses_nothing(line):
     assert sorted(set(numbers(read(line.reader(), 10)))) == names(*map(block, range(10)))
 
 
-def test_leases_are_extended(line):
-    """A message that waits for its commit comes to nobody else, however long that takes."""
-    line.publish(block(0))
-    pull = pubsub_pull.Pull(line.place, 1)
-    pull.begin("", 0)
-    taken, until_s = [], time.monotonic() + 20
-    while not taken:
+class Service:
+    """Delivers one message, and keeps what is said of its lease."""
+
+    def __init__(self):
+        self.transport = self
+        self.said = []
+        self.cancelled = threading.Event()
+
+    def streaming_pull(self, requests, metadata):
+        assert next(requests).stream_ack_deadline_seconds == 1
+        return self
+
+    def __iter__(self):
+        message = {"data": avro.encode_block(block(0)), "message_id": "5"}
+        yield StreamingPullResponse(received_messages=[{"ack_id": "lease", "message": message}])
+        assert self.cancelled.wait(60)
+
+    def modify_ack_deadline(self, request, **_):
+        self.said.append((request["ack_deadline_seconds"], *request["ack_ids"]))
+
+    def acknowledge(self, request, **_):
+        self.said.append(("acknowledged", *request["ack_ids"]))
+
+    def cancel(self):
+        self.cancelled.set()
+
+    close = cancel
+
+
+def until(holds, limit_s=20):
+    """Waits for a condition."""
+    until_s = time.monotonic() + limit_s
+    while not holds():
         assert time.monotonic() < until_s
-        taken = pull.take(1.0)
-    pull.give(taken[0])
-    until_s = time.monotonic() + 3
-    while time.monotonic() < until_s:
-        assert pull.take(0.5) == []
+        time.sleep(0.01)
+
+
+def test_leases_are_extended_until_they_are_acknowledged(monkeypatch):
+    """However long the commit takes; and not after it."""
+    service = Service()
+    monkeypatch.setattr(pubsub_pull, "client_of", lambda _: service)
+    pull = pubsub_pull.Pull(pubsub_client.place_of("subscription", "//a-project/reader", ()), 1)
+    bundle = pull.begin("", 0)
+    (message,) = pull.take(20)
+    assert message.position == 5
+    pull.give(message)
+    until(lambda: service.said.count((1, "lease")) >= 3)
+    pull.finalized(bundle)
+    assert pull.uncommitted == 1
+    pull.finalized(pull.begin(pull.token, bundle))
+    until(lambda: not pull.uncommitted)
     pull.close()
-    pull.join(5)
-    assert line.waiting() == [0]
+    pull.join(20)
+    assert set(service.said[:-1]) == {(1, "lease")}
+    assert service.said[-1] == ("acknowledged", "lease")
 
 
 def test_a_reader_that_is_left_gives_up(line, monkeypatch):
@@ -263,7 +308,7 @@ def test_a_reader_that_is_left_gives_up(line, monkeypatch):
     pull = pubsub_pull.Pull(line.place, 1)
     pull.join(20)
     assert pull.closed
-    assert line.waiting() == [0]
+    assert line.waiting(1) == [0]
 
 
 def test_with_ordering_keys_streams_come_in_order(pubsub, monkeypatch):
