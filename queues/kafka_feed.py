@@ -67,7 +67,8 @@ class PartitionFeed:
         self._waiting: deque[Fetched] = deque()
         self._octets = 0
         self._at_end = self._worked = self._closed = False
-        self._failure: str | None = None
+        self._failure: BaseException | None = None
+        self._commits_told = False
         self._failed_s = self._committed_s = 0.0
         self._news_s = self._empty_s = time.monotonic()
         self._processed = self._end_known = -1
@@ -90,9 +91,9 @@ class PartitionFeed:
         self._thread.start()
 
     @property
-    def key(self) -> tuple[str, str, int]:
-        """Which partition it is of."""
-        return self._topic.brokers, self._topic.name, self._partition
+    def key(self) -> tuple[object, ...]:
+        """Which partition it is of, and how that is reached."""
+        return _key(self._topic, self._partition)
 
     @property
     def has_news(self) -> bool:
@@ -109,6 +110,7 @@ class PartitionFeed:
 
         Raises:
             InputError: The partition cannot be read, and waiting does not help.
+            BaseException: What ended the thread.
         """
         with self._ready:
             messages = list(self._waiting)
@@ -119,7 +121,7 @@ class PartitionFeed:
         if messages:
             self.offset = messages[-1].offset + 1
         elif failure is not None:
-            raise InputError(failure)
+            raise failure
         return messages
 
     @property
@@ -165,8 +167,15 @@ class PartitionFeed:
                         self._ready.wait(1.0)
                 if lost:
                     self._begin_again()
+        except BaseException as error:  # whoever takes raises it
+            self._fail(error)
         finally:
             self._consumer.close()
+
+    def _fail(self, error: BaseException) -> None:
+        with self._ready:
+            self._failure = error
+            self._ready.notify_all()
 
     def _sort_in(self, message: Any) -> bool:
         """Keeps a message, or notes what is said instead of one; True if the place is not in the partition."""
@@ -221,9 +230,7 @@ class PartitionFeed:
             self._failed_s = time.monotonic()
             _log.warning("%s; waiting", line)
         elif self._troubles.lasting and (not self._worked or time.monotonic() - self._failed_s > PATIENCE_S):
-            with self._ready:
-                self._failure = line
-                self._ready.notify_all()
+            self._fail(InputError(line))
 
     def _is_well(self) -> None:
         if self._failed_s:
@@ -252,8 +259,9 @@ class PartitionFeed:
         return library(self._topic).TopicPartition(self._topic.name, self._partition, *offset)
 
     def _on_commit(self, error: Any, _: Any) -> None:
-        if error is not None:
-            _log.warning("%s: %s", self._topic.url, line_of(self._topic, error) or f"offsets not committed ({error})")
+        if error is not None and not self._commits_told:
+            self._commits_told = True
+            _log.warning("%s", line_of(self._topic, error) or f"{self._topic.url}: offsets are not committed ({error})")
 
 
 class Feeds:
@@ -261,13 +269,13 @@ class Feeds:
 
     def __init__(self) -> None:
         self._ready = threading.Condition()
-        self._parked: dict[tuple[str, str, int], PartitionFeed] = {}
+        self._parked: dict[tuple[object, ...], PartitionFeed] = {}
 
     def take(self, topic: Topic, partition: int, offset: int) -> PartitionFeed:
         """The feed of a partition from an offset on: the one that was parked there, or a new one."""
         now_s = time.monotonic()
         with self._ready:
-            feed = self._parked.pop((topic.brokers, topic.name, partition), None)
+            feed = self._parked.pop(_key(topic, partition), None)
             unused = [one for one in self._parked.values() if now_s - one.parked_s > PARKED_S]
             for one in unused:
                 del self._parked[one.key]
@@ -308,3 +316,7 @@ class Feeds:
             self._parked.clear()
         for feed in feeds:
             feed.close()
+
+
+def _key(topic: Topic, partition: int) -> tuple[object, ...]:
+    return topic.brokers, topic.name, *sorted(topic.settings.items()), partition

@@ -211,7 +211,7 @@ class ReadPartitionFn(beam.DoFn, RestrictionProvider):
         number, _, first_offset = part
         if number == 0:
             return order.ended(self._sensors)
-        if not order.ended_like(order, number):
+        if order.frontier_ns != NO_TIME:  # a stream is open
             return False
         leader = _Leader.of(self._name, self._topic, first_offset, self._new_order)
         return leader.order_now(self._bound_ns).ended(self._sensors) and order.ended_like(leader.order, number)

@@ -80,7 +80,7 @@ class DiscoverPartitionsFn(beam.DoFn, RestrictionProvider):
         before = known.partitions
         if self._consumer is None:
             self._consumer = made_client(self._topic, "Consumer", {"group.id": "flowbeam", "enable.auto.commit": False})
-        now = partitions_of(self._topic, self._consumer, PATIENCE_S) or before
+        now = self._partitions(before)
         added = range(before, now)
         if before and added:
             _log.warning("%s: has %d partitions now", self._topic.url, now)
@@ -93,6 +93,15 @@ class DiscoverPartitionsFn(beam.DoFn, RestrictionProvider):
             if now:
                 estimator.set_watermark(Timestamp.now())
             tracker.defer_remainder(Duration(seconds=self._look_s if now else 1))
+
+    def _partitions(self, before: int) -> int:
+        """How many there are; as many as before, if nobody tells."""
+        try:
+            return partitions_of(self._topic, self._consumer, PATIENCE_S) or before
+        except InputError:
+            if not before:
+                raise
+            return before  # whoever reads them notices if the topic is really gone
 
     def _first_offsets(self, numbers: range, start: str | int) -> list[int]:
         """Where to begin in partitions; waits for brokers that do not answer."""
