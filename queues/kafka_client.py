@@ -181,7 +181,7 @@ class Troubles:
         else:
             self._reason = f" ({_text_of(error)})"
         if self._down and not self.lasting:
-            self.line = f"{self._topic.url}: no broker answers{self._reason}; look whether it is up and the address right"
+            self.line = f"{self._topic.url}: no broker answers{self._reason}; see that it is up and the address right"
 
     def clear(self) -> None:
         """All is well again."""

@@ -86,7 +86,7 @@ def test_a_topic_that_does_not_exist(kafka):
 
 def test_nobody_answers(monkeypatch):
     monkeypatch.setattr("queues.kafka_client.PATIENCE_S", 2)
-    with pytest.raises(InputError, match=r"kafka://127.0.0.1:1/t: no broker answers \(.*\); look whether it is up"):
+    with pytest.raises(InputError, match=r"kafka://127.0.0.1:1/t: no broker answers \(.*\); see that it is up"):
         queues.open_live("kafka://127.0.0.1:1/t")
 
 
