@@ -72,7 +72,7 @@ def told_default(action: Action) -> str | None:
 
 def actual_default(action: Action) -> str | None:
     """The default in the words of the command line; None where nothing but leaving the option out says it."""
-    if action.default in (None, [], "") or action.nargs == 0:
+    if action.default in (None, [], (), "") or action.nargs == 0:
         return None
     if isinstance(action.default, tuple):
         return ",".join(action.default)

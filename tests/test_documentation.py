@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import readme_parts
+from apache_beam.options.pipeline_options import PipelineOptions, _BeamArgumentParser
 
 from pipelines.options import parse_options
 
@@ -94,8 +95,11 @@ def test_files_that_are_named_exist(page):
 
 
 def test_options_that_docs_name_are_options():
-    """In prose, too: `--idle_timeout_s` is an option of one of our commands, or one of Beam's that we tell about."""
-    known = {"--runner", "--setup_file", "--help"}
+    """In prose, too: `--idle_timeout_s` is an option of one of our commands, or of Beam."""
+    parser = _BeamArgumentParser(conflict_handler="resolve")
+    for beam_options in PipelineOptions.__subclasses__():
+        beam_options._add_argparse_args(parser)
+    known = set(parser._option_string_actions)
     for command in readme_parts.COMMANDS:
         known.update(action.option_strings[-1] for action in readme_parts.options(readme_parts.parser_of(command)))
     for page in PAGES:
