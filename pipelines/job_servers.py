@@ -11,11 +11,12 @@ import sys
 import threading
 from collections.abc import Generator, Sequence
 from os import getpid
+from typing import Any
 
 from apache_beam.options.pipeline_options import FlinkRunnerOptions, PipelineOptions
 from apache_beam.runners.portability.flink_runner import MAGIC_HOST_NAMES, FlinkJarJobServer, FlinkRunner
 from apache_beam.runners.portability.job_server import JobServer, StopOnExitJobServer
-from apache_beam.runners.portability.portable_runner import JobServiceHandle
+from apache_beam.runners.portability.portable_runner import JobServiceHandle, PortableRunner
 from apache_beam.runners.portability.prism_runner import PrismJobServer, PrismRunner
 from apache_beam.version import __version__ as beam_version
 
@@ -25,7 +26,24 @@ from transforms.records import InputError
 BUILD_PRISM = f"build it with `go install github.com/apache/beam/sdks/v2/go/cmd/prism@v{beam_version}`"
 
 
-class Prism(PrismRunner):
+class _Handle(JobServiceHandle):
+    """Beam's, which listens to a running job for `--job_server_timeout`, 300 s, and then calls it failed; not this."""
+
+    def run(self, preparation_id: str) -> Any:
+        """Starts the job, and listens for as long as it runs."""
+        self.timeout = None
+        return super().run(preparation_id)
+
+
+class Portable(PortableRunner):
+    """Beam's, for a job server that runs already."""
+
+    def create_job_service_handle(self, job_service: Any, options: PipelineOptions) -> JobServiceHandle:
+        """One that listens for as long as the job runs."""
+        return _Handle(job_service, options)
+
+
+class Prism(Portable, PrismRunner):
     """Beam's, whose start that fails is one line."""
 
     def default_job_server(self, options: PipelineOptions) -> JobServer:
@@ -48,7 +66,7 @@ class Prism(PrismRunner):
             ) from error
 
 
-class Flink(FlinkRunner):
+class Flink(Portable, FlinkRunner):
     """Beam's, whose start that fails is one line."""
 
     def default_job_server(self, options: PipelineOptions) -> JobServer:

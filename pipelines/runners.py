@@ -14,11 +14,10 @@ from apache_beam.options.pipeline_options import (
     PrismRunnerOptions,
     StandardOptions,
 )
-from apache_beam.runners.portability.portable_runner import PortableRunner
 from apache_beam.runners.runner import PipelineRunner, create_runner
 
 from pipelines import flink_options
-from pipelines.job_servers import BUILD_PRISM, Flink, Prism, say_only_prism_warnings
+from pipelines.job_servers import BUILD_PRISM, Flink, Portable, Prism, say_only_prism_warnings
 from transforms.records import InputError
 
 _IN_PROCESS = {"", "direct", "bundlebaseddirect", "fnapi", "switchingdirect"}
@@ -103,7 +102,7 @@ def _portable(options: PipelineOptions, kind: str, endless: bool) -> PipelineRun
     if endless:
         flink_options.complete(options)
     _check_environment(portable, _is_local(options))
-    return PortableRunner() if kind == "portable" else Flink()
+    return Portable() if kind == "portable" else Flink()
 
 
 def _is_local(options: PipelineOptions) -> bool:

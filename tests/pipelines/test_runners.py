@@ -5,6 +5,7 @@ import logging
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from apache_beam.options.pipeline_options import (
@@ -19,7 +20,7 @@ from apache_beam.runners.portability.portable_runner import JobServiceHandle
 from apache_beam.runners.portability.prism_runner import PrismRunner
 
 from pipelines.flink_options import FlinkOptions
-from pipelines.job_servers import _PrismWarnings
+from pipelines.job_servers import Flink, Portable, Prism, _PrismWarnings
 from pipelines.runners import prepare
 from transforms.records import InputError
 
@@ -147,6 +148,18 @@ def test_a_prism_on_this_machine_is_used(tmp_path: Path, monkeypatch: pytest.Mon
 def test_a_wrong_prism_says_how_to_get_one():
     with pytest.raises(InputError, match=r"--prism_location /nowhere: is no program; build it with `go install"):
         prepare(PipelineOptions(["--runner=PrismRunner", "--prism_location=/nowhere"]), endless=True)
+
+
+@pytest.mark.parametrize("runner", [Prism, Flink, Portable])
+def test_a_job_is_listened_to_for_as_long_as_it_runs(runner):
+    """Beam itself stops after `--job_server_timeout`; the submission keeps it."""
+    service = mock.MagicMock()
+    service.GetStateStream.return_value = iter([mock.Mock()])
+    handle = runner().create_job_service_handle(service, PipelineOptions(["--job_server_timeout=7"]))
+    assert handle.timeout == 7
+    handle.run("job")
+    assert service.GetStateStream.call_args.kwargs["timeout"] is None
+    assert service.GetMessageStream.call_args.kwargs["timeout"] is None
 
 
 def test_an_unknown_runner_is_one_line():
