@@ -7,6 +7,7 @@ from pathlib import Path
 import apache_beam as beam
 from apache_beam.options.pipeline_options import FlinkRunnerOptions, PipelineOptions, PortableOptions, StandardOptions
 
+from pipelines.first_run import compile_kernels
 from pipelines.options import FlowOptions
 from pipelines.runners import prepare
 from pipelines.stream_options import StreamOptions
@@ -97,6 +98,7 @@ class EndlessJob:
         urls = [url for url, _ in self._opened]
         pipeline = beam.Pipeline(runner=prepare(self._beam_options, endless=True), options=self._beam_options)
         self.build(pipeline)
+        compile_kernels(self._options.feature_module, self._options.quiet)
         outputs.adopt_left(urls, self._rejects, self._sensors)
         started = time.monotonic()
         try:

@@ -142,7 +142,6 @@ def run(arguments: Sequence[str], leftovers: ExitStack) -> None:
     rejects = Path(options.rejects) if options.rejects else outputs.rejects_folder(targets)
     if endless:
         sensors = Path(streams.sensor_events) if streams.sensor_events else outputs.sensors_folder(targets)
-        compile_kernels(options.feature_module, options.quiet)
         from pipelines.endless import EndlessJob  # runners for it: a bounded job starts sooner without them
 
         summary = EndlessJob(beam_options, settings, opened, rejects, sensors, job).run()
