@@ -52,13 +52,14 @@ class RunningJob:
         self.flink: FlinkJob | None = None
         self.counters: dict[str, int] = {}
         self._told: set[int] = set()
+        self._reason = ""
         self._look_at = 0.0
 
     def wait(self, asked_to_stop: Callable[[], bool]) -> bool:
         """Waits for its end, or until it is to be stopped; whether it was stopped.
 
         Raises:
-            InputError: The runner is gone.
+            InputError: The runner is gone, or Flink has given the job up.
             Exception: The job failed.
         """
         root = logging.getLogger()
@@ -91,6 +92,8 @@ class RunningJob:
             root.removeFilter(quiet)
         if failure and isinstance(failure[0], grpc.RpcError):
             raise InputError(self._lost_line()) from failure[0]
+        if failure and self.flink is not None and "Traceback (" not in str(failure[0]):
+            raise InputError(self._given_up_line(self.flink, str(failure[0]))) from failure[0]
         if failure:
             raise failure[0]
         return False
@@ -133,10 +136,11 @@ class RunningJob:
                 self.flink = find_job(self._options, self._name)
             if self.flink is None:
                 return False
-            for at, reason in self.flink.failures().items():
-                if at not in self._told:
-                    self._told.add(at)
+            for at, reason in sorted(self.flink.failures().items()):
+                if at not in self._told and reason != self._reason:  # it may try each second, for the same reason
                     say(f"Flink restarts the job: {reason}")
+                    self._reason = reason
+                self._told.add(at)
             return self.flink.is_drained()
         except (OSError, ValueError, KeyError):
             return False  # the cluster is restarting, or the job has just ended: the result tells
@@ -146,6 +150,15 @@ class RunningJob:
             where = f"{self.flink.rest}/jobs/{self.flink.job}"
             return f"Beam's job server no longer answers; the job may go on at {where}, cancel it there"
         return "the runner no longer answers: it was killed, or ran out of memory; start the job again"
+
+    def _given_up_line(self, flink: FlinkJob, text: str) -> str:
+        """What is to be done about a job that none of our code made fail: machines were lost, or there were none."""
+        checkpoint = None
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            checkpoint = flink.last_checkpoint()
+        reason = text.partition(" in state FAILED: ")[2].partition("\n")[0] or self._reason or text.partition("\n")[0]
+        again = f"with --savepoint_path={checkpoint} it goes on where it was" if checkpoint else "it saved nothing yet"
+        return f"Flink has given the job up: {reason.rstrip('.')}; look at its task managers, start it again: {again}"
 
 
 class _OneTelling:

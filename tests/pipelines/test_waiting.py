@@ -132,6 +132,33 @@ def test_flink_s_restarts_are_told_once(errors, monkeypatch):
     assert errors() == "flowbeam: Flink restarts the job: TaskManager lost\n"
 
 
+def test_a_reason_that_stays_is_told_once(errors, monkeypatch):
+    """Without a task manager Flink tries again each second."""
+    monkeypatch.setattr(waiting, "_LOOK_EVERY_S", 0.0)
+    looks = iter([False, True])
+    flink = OnFlink(failures={7: "no slots", 6: "no slots", 5: "TaskManager lost"})
+    monkeypatch.setattr(flink, "is_drained", lambda: next(looks))
+    waited(Result(), flink=flink)
+    assert errors().splitlines() == [
+        "flowbeam: Flink restarts the job: TaskManager lost",
+        "flowbeam: Flink restarts the job: no slots",
+    ]
+
+
+def test_a_job_that_flink_gives_up_is_one_line(errors, monkeypatch):
+    """It says how to go on; a failure in our code is shown whole instead."""
+    monkeypatch.setattr(waiting, "_LOOK_EVERY_S", 1e9)
+    failed = "Pipeline flows_12 failed in state FAILED: a.b.NoResourceException: Could not acquire resources."
+    with pytest.raises(InputError) as line:
+        waited(Result(RuntimeError(failed)), flink=OnFlink())
+    assert str(line.value) == (
+        "Flink has given the job up: a.b.NoResourceException: Could not acquire resources; look at its task"
+        " managers, start it again: with --savepoint_path=file:/checkpoints/chk-3 it goes on where it was"
+    )
+    with pytest.raises(RuntimeError, match="ZeroDivisionError"):
+        waited(Result(RuntimeError(f"{failed}\n{traceback_of('ZeroDivisionError')}")), flink=OnFlink())
+
+
 def test_a_cluster_that_nobody_named_is_told(errors, monkeypatch):
     monkeypatch.setattr(waiting, "find_job", lambda *_: None)
     running = RunningJob(Result(), PipelineOptions([]), True)
