@@ -127,6 +127,17 @@ def test_counters_are_added_up_over_steps(cluster, job):
     assert job.counters() == {"assemble_blocks_taken": 7}
 
 
+def test_counters_with_long_names_are_asked_for_in_pieces(cluster, job):
+    """Flink answers 404 to a request of more than 4,096 characters; names hold those of all steps of a stage."""
+    names = [f"[2]{{{'Read' * 300}}}.assemble_{number}" for number in range(5)]
+    path = "/7f/vertices/a/subtasks/metrics"
+    cluster.answers["/7f"] = {"vertices": [{"id": "a"}]}
+    cluster.answers[path] = [{"id": name} for name in [*names, "[2]{Read}.ref_metric_bytes"]]
+    for piece in (names[:2], names[2:4], names[4:]):
+        cluster.answers[f"{path}?get={','.join(piece)}&agg=sum"] = [{"id": name, "sum": 1.0} for name in piece]
+    assert job.counters() == {f"assemble_{number}": 1 for number in range(5)}
+
+
 @pytest.mark.parametrize(
     ("latest", "path"),
     [
