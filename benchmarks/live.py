@@ -14,8 +14,8 @@ It starts its own Kafka and Flink (`make servers` fetches them) and takes under 
 - `latency-prism`, `latency-flink`: the capture is replayed at `--rate` as if captured now, with an idle timeout of 5 s.
   A flow has ended when its sensor has observed the time at which no packet can prolong it: that of the last packet plus
   idle timeout plus bound (--max_out_of_orderness_s, 2). Its latency is from then to when its record is in the journal.
-  That of the queue is from a packet's time to the broker's receive time of its block, the mean of its block's packets
-  not being taken: each packet counts. The first ten seconds are left out.
+  That of the queue is from each packet's time to the broker's receive time of its block. The first ten seconds after
+  the first record are left out.
 
 CPU is that of all processes concerned, the broker included.
 """
@@ -47,6 +47,7 @@ sys.path[:0] = [str(CHECKOUT), str(CHECKOUT / "tests")]
 from servers.flink import FlinkCluster  # noqa: E402 -- the servers of the tests
 from servers.kafka import KafkaServer  # noqa: E402
 from servers.prism import prism_arguments  # noqa: E402
+from servers.processes import wait_until  # noqa: E402
 
 from transforms import avro  # noqa: E402
 
@@ -281,6 +282,7 @@ def measure_latency(servers: Servers, folder: Path, part: str, rate: int, second
     replay = ("--input", f"replay:{capture('2m', folder)}", f"--rate={rate}", "--shift_times", "--loop")
     buffer = f"--buffer_dir={folder / 'buffer'}"
     sensor = started(folder, "pipelines.capture", *replay, buffer, f"--queue={url_of(servers, topic)}", "--quiet")
+    wait_until(lambda: job.journals.written_s, LIMIT_S, "the first flow is written", pause_s=0.1)
     begin_s = time.time()
     time.sleep(WARM_UP_S + seconds)
     sensor.send_signal(signal.SIGTERM)
