@@ -300,6 +300,6 @@ def _settings_in(path: str) -> dict[str, str]:
 
 def _text_of(error: "KafkaError") -> str:
     """What the library says, without what only helps its authors."""
-    text = re.sub(r" \(after .*?\)( \(_\w+\))?", "", error.str())
+    text = re.sub(r" \(after (?:\(s\)|[^)])*\)( \(_\w+\))?", "", error.str())
     text = re.sub(r"^(\w+://)?[^ ]+: (?=[A-Z])", "", text).strip()
     return text.removesuffix(".").split("\n")[0][:300]

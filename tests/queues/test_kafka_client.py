@@ -3,9 +3,10 @@
 import builtins
 
 import pytest
+from confluent_kafka import KafkaError
 
 import queues
-from queues.kafka_client import client_settings, facts_of, topic_of
+from queues.kafka_client import Troubles, client_settings, facts_of, topic_of
 from transforms.records import InputError
 
 PLAIN = "//one:9092,two/flow.packets"
@@ -125,3 +126,16 @@ def test_a_topic_is_no_bounded_input():
 def test_an_unknown_compression():
     with pytest.raises(InputError, match="compression lzma is not one of lz4, zstd"):
         queues.open_live("kafka://b/t?compression=lzma")
+
+
+@pytest.mark.parametrize(
+    "aside", ["", " (after 3ms in state CONNECT)", " (after 0ms in state CONNECT, 5 identical error(s) suppressed)"]
+)
+def test_what_a_client_says_is_told_without_asides(aside):
+    """The first error is the reason of the second, which says that no broker is left."""
+    troubles = Troubles(topic_of("//b:9/t", ()))
+    troubles(KafkaError(KafkaError._TRANSPORT, f"b:9/1: Connect to ipv4#10.0.0.1:9 failed: Connection refused{aside}"))
+    assert troubles.line is None
+    troubles(KafkaError(KafkaError._ALL_BROKERS_DOWN))
+    assert troubles.line is not None
+    assert "no broker answers (Connect to ipv4#10.0.0.1:9 failed: Connection refused);" in troubles.line
