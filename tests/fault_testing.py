@@ -109,7 +109,7 @@ class Sensor(Run):
         self._metrics = free_port()
         where = ("--queue", topic, "--sensor", name, "--buffer_dir", folder / "buffer")
         words = ("--input", f"replay:{capture}", *where, "--metrics_port", self._metrics, "--quiet")
-        pace = ("--rate", rate, "--loop")
+        pace = ("--rate", rate, "--loop", "--stop_timeout_s", LIMIT_S)
         super().__init__("pipelines.capture", folder, name, *words, *pace, *arguments)
 
     @property
