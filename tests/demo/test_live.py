@@ -17,7 +17,7 @@ import pytest
 from command_testing import ENVIRONMENT, TOP
 from servers.processes import wait_until
 
-LIMIT_S = 90
+LIMIT_S = 180
 
 
 @pytest.fixture
@@ -95,8 +95,8 @@ def test_the_demo_shows_flows_and_stops_in_order(prism, scratch, tmp_path):
     assert "Traceback" not in shown
     wait_until(lambda: not any(one.is_running() for one in beside), 5, "all of it has ended")
     assert list(scratch.glob("flowbeam-*")) == []
-    (total,) = duckdb.sql(f"SELECT sum(fwd_packets + rev_packets) FROM '{tmp_path}/live/flows/*/*.parquet'").fetchone()
-    assert total == read
+    flows = f"'{tmp_path}/live/flows/*/*.parquet'"
+    assert duckdb.sql(f"SELECT sum(fwd_packets + rev_packets) FROM {flows}").fetchall() == [(read,)]
 
 
 def _figures(shown: str) -> list[int]:
