@@ -96,9 +96,9 @@ def test_a_host_that_does_not_exist():
 
 
 @pytest.fixture(scope="module")
-def guarded(run_folder, kafka):
+def guarded(tmp_path_factory, kafka):
     """A broker with passwords and TLS, and the topic `t`, that only one of its users may use."""
-    with KafkaServer(run_folder / "guarded", users={"ours": "word", "theirs": "word"}, tls=True) as server:
+    with KafkaServer(tmp_path_factory.mktemp("guarded") / "broker", users={"ours": "word", "theirs": "word"}, tls=True) as server:
         server.create_topic("t")
         server.restrict("t", "ours")
         yield server
