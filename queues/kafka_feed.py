@@ -41,11 +41,39 @@ class Fetched(NamedTuple):
     received_ns: int
 
 
+class _Outages:
+    """Which feeds wait for a broker just now: whether one of several of a topic has something to tell."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[str, set[object]] = {}
+        self._lock = threading.Lock()
+
+    def begins(self, topic: Topic, feed: object) -> bool:
+        """Notes that a feed waits; whether no other one of the topic does."""
+        with self._lock:
+            waiting = self._waiting.setdefault(topic.url, set())
+            waiting.add(feed)
+            return len(waiting) == 1
+
+    def ends(self, topic: Topic, feed: object) -> bool:
+        """Notes that a feed no longer waits; whether it was the last one of the topic that did."""
+        with self._lock:
+            waiting = self._waiting.get(topic.url, set())
+            if feed not in waiting:
+                return False
+            waiting.remove(feed)
+            return not waiting
+
+
+_outages = _Outages()
+
+
 class PartitionFeed:
     """The messages of one partition, from an offset on.
 
-    A broker that is down is waited for, as long as it takes, with one warning. If the offset is no longer there, the
-    feed goes on with the first that is, with a warning: what was between is missing from the order of its streams.
+    A broker that is down is waited for, as long as it takes, with one warning for all feeds of the topic. If the offset
+    is no longer there, the feed goes on with the first that is, with a warning: what was between is missing from the
+    order of its streams.
 
     The thread alone uses the client, which lets no others in while one waits.
 
@@ -170,6 +198,7 @@ class PartitionFeed:
         except BaseException as error:  # whoever takes raises it
             self._fail(error)
         finally:
+            _outages.ends(self._topic, self)
             self._consumer.close()
 
     def _fail(self, error: BaseException) -> None:
@@ -228,12 +257,13 @@ class PartitionFeed:
             self._is_well()
         elif not self._failed_s:
             self._failed_s = time.monotonic()
-            _log.warning("%s; waiting", line)
+            if _outages.begins(self._topic, self):
+                _log.warning("%s; waiting", line)
         elif self._troubles.lasting and (not self._worked or time.monotonic() - self._failed_s > PATIENCE_S):
             self._fail(InputError(line))
 
     def _is_well(self) -> None:
-        if self._failed_s:
+        if _outages.ends(self._topic, self):
             _log.warning("%s: answers again", self._topic.url)
         self._worked, self._failed_s, self._failure = True, 0.0, None
         self._troubles.clear()
