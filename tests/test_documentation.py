@@ -1,5 +1,6 @@
 """README and docs say what the code does."""
 
+import importlib.metadata
 import importlib.util
 import re
 import shlex
@@ -59,11 +60,15 @@ def test_readme_has_the_commands_verbatim():
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_commands_are_there(page):
-    """Every `python -m MODULE` and every `make TARGET` of a page exists."""
+    """Every `python -m MODULE`, `make TARGET` and `pip install '.[EXTRA]'` of a page exists."""
     targets = re.findall(r"^([a-z-]+):", (TOP / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    extras = set(importlib.metadata.metadata("flowbeam").get_all("Provides-Extra"))
     for words in commands(page.read_text(encoding="utf-8")):
         if words[0] == "make":
             assert words[1] in targets
+        elif words[0] == "pip":
+            assert words[1] == "install"
+            assert set(re.findall(r"\w+", words[2])) <= extras
         else:
             assert words[:2] == ["python", "-m"]
             assert importlib.util.find_spec(words[2]) is not None, words[2]

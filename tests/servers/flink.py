@@ -267,6 +267,7 @@ class FlinkCluster(Server):
             "restart-strategy.fixed-delay.attempts": 20,
             "restart-strategy.fixed-delay.delay": "1 s",
             "heartbeat.interval": 1000,
+            "metrics.fetcher.update-interval": 1000,  # so old may be what REST says of steps; 10 s else
             "heartbeat.timeout": 8000,
         }
         (self.folder / "conf").mkdir(parents=True, exist_ok=True)
