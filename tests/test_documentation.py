@@ -1,6 +1,5 @@
 """README and docs say what the code does."""
 
-import importlib.metadata
 import importlib.util
 import re
 import shlex
@@ -62,7 +61,8 @@ def test_readme_has_the_commands_verbatim():
 def test_commands_are_there(page):
     """Every `python -m MODULE`, `make TARGET` and `pip install '.[EXTRA]'` of a page exists."""
     targets = re.findall(r"^([a-z-]+):", (TOP / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
-    extras = set(importlib.metadata.metadata("flowbeam").get_all("Provides-Extra"))
+    named = (TOP / "pyproject.toml").read_text(encoding="utf-8").partition("[project.optional-dependencies]")[2]
+    extras = set(re.findall(r"^(\w+) = \[", named.partition("\n[")[0], re.MULTILINE))
     for words in commands(page.read_text(encoding="utf-8")):
         if words[0] == "make":
             assert words[1] in targets
