@@ -221,6 +221,7 @@ class Shard:
         if speaks:
             self.counts["blocks_taken"] += 1
             self.counts.update({f"reject {reason}": count for reason, count in batch.rejects})
+            self.counts["packets_taken"] += sum(count for _, count in batch.rejects)
             self.counts["interface_drops"] += batch.dropped
             yield from self._events(arrival, batch, first)
         self.counts["packets_taken"] += len(batch.packets)

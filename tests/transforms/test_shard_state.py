@@ -272,7 +272,8 @@ def test_what_a_sensor_says_is_told_once_for_all_its_shards():
         seen = Seen(one.take([Arrival(block, START_NS + 12 * S)]))
         found.append((seen.told, one.take_counts()))
     assert found[0][0] == [("started", 0), ("dropping", 7), ("stale", 11 * S)]
-    assert (found[0][1]["interface_drops"], found[0][1]["reject not_ip"]) == (7, 3)
+    counts = found[0][1]
+    assert (counts["interface_drops"], counts["reject not_ip"], counts["packets_taken"]) == (7, 3, 3)
     assert all(told == [] and not counts.total() for told, counts in found[1:])
 
 
