@@ -21,6 +21,7 @@ CPU is that of all processes concerned, the broker included.
 """
 
 import argparse
+import atexit
 import contextlib
 import json
 import os
@@ -159,7 +160,6 @@ class Job:
         used = 0.0
         while self.process.poll() is None:
             if time.time() - self._started_s > LIMIT_S:
-                self.process.send_signal(signal.SIGTERM)
                 raise SystemExit(f"{self.process.args}: not within {LIMIT_S} s")
             with contextlib.suppress(psutil.NoSuchProcess):
                 used = max(used, cpu_seconds([own]))
@@ -200,7 +200,21 @@ def started(folder: Path, module: str, *words: object) -> "subprocess.Popen[byte
     """Starts a command of ours; what it says goes to a file."""
     with open(folder / f"{module}.log", "wb") as output:
         command = [sys.executable, "-m", module, *map(str, words)]
-        return subprocess.Popen(command, cwd=folder, stdout=output, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(command, cwd=folder, stdout=output, stderr=subprocess.STDOUT)
+    atexit.register(ended, process)
+    return process
+
+
+def ended(process: "subprocess.Popen[bytes]") -> None:
+    """Ends a command that still runs, with all that it started."""
+    if process.poll() is None:
+        children = psutil.Process(process.pid).children(recursive=True)
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(30)
+        for child in (psutil.Process(process.pid), *children) if process.poll() is None else children:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.kill()
 
 
 def finished(process: "subprocess.Popen[bytes]", folder: Path) -> None:
