@@ -98,7 +98,8 @@ def test_a_host_that_does_not_exist():
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory, kafka):
     """A broker with passwords and TLS, and the topic `t`, that only one of its users may use."""
-    with KafkaServer(tmp_path_factory.mktemp("guarded") / "broker", users={"ours": "word", "theirs": "word"}, tls=True) as server:
+    folder = tmp_path_factory.mktemp("guarded") / "broker"
+    with KafkaServer(folder, users={"ours": "word", "theirs": "word"}, tls=True) as server:
         server.create_topic("t")
         server.restrict("t", "ours")
         yield server
