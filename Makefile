@@ -11,7 +11,7 @@ TOOLS := $(VENV)/.tools-installed
 CODE := pipelines queues sources sinks transforms
 
 .DEFAULT_GOAL := help
-.PHONY: help demo live test servers lint types check check-all bench docs clean
+.PHONY: help demo live test servers lint types check check-all bench bench-live docs clean
 
 help:  ## lists the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -49,6 +49,10 @@ check-all: $(TOOLS)  ## compares with other tools over all real captures, and ru
 bench: $(TOOLS)  ## measures speed and memory, beside other tools
 	@echo "== bench: speed and memory, beside the other tools that are installed"
 	$(IN_VENV) benchmarks/against_other_tools.py
+
+bench-live: $(TOOLS)  ## measures the live path: sensor, Kafka, Prism, Flink, latency
+	@echo "== bench-live: a sensor onto Kafka, and from there to flows; needs make servers"
+	$(IN_VENV) benchmarks/live.py
 
 docs: $(TOOLS)  ## writes the generated parts of docs/ and README.md
 	@echo "== docs: docs/reference.md, and what README.md shows of options and of the demo"
