@@ -60,11 +60,7 @@ IDLE_S, BOUND_S = 5, 2
 IDLE = 1
 """The flow end reason (IPFIX 136) of flows that nothing prolonged."""
 
-WORKERS = {
-    "flink-loopback": ("LOOPBACK", 1),
-    "flink-external": ("EXTERNAL", 2),
-    "flink-process": ("PROCESS", 2),
-}
+WORKERS = {"flink-loopback": ("LOOPBACK", 1), "flink-external": ("EXTERNAL", 2), "flink-process": ("PROCESS", 2)}
 """Where Python runs, and the parallelism."""
 
 PARTS = ("sensor", "bounded", "prism", *WORKERS, "latency-prism", "latency-flink")
@@ -136,8 +132,7 @@ class Journals(threading.Thread):
                     self.octets[name] += file.read(length - before)
 
     def _sent_by_now(self) -> int:
-        written: int = self._broker.io_counters().write_chars
-        return written
+        return int(self._broker.io_counters().write_chars)
 
 
 class Job:
@@ -276,20 +271,13 @@ def measure_backlog(servers: Servers, folder: Path, part: str, name: str, words:
     job = Job(servers, folder, [*runner_of(servers, part), *queue, *words])
     job.end()
     job.wait_for(WORKLOADS[name].packets)
-    seconds = job.journals.written_s - job.journals.sending_s
-    figures = {
-        "load": job.load,
-        "seconds": job.seconds,
-        "packets_per_s": WORKLOADS[name].packets / seconds,
-        "cpu_s": job.cpu_s,
-    }
-    return figures
+    rate = WORKLOADS[name].packets / (job.journals.written_s - job.journals.sending_s)
+    return {"load": job.load, "seconds": job.seconds, "packets_per_s": rate, "cpu_s": job.cpu_s}
 
 
 def measure_latency(servers: Servers, folder: Path, part: str, rate: int, seconds: int) -> dict[str, float]:
     """Replayed traffic to flows, on one runner."""
-    topic = part
-    servers.kafka.create_topic(topic, PARTITIONS)
+    servers.kafka.create_topic(topic := part, PARTITIONS)
     words = (f"--input={url_of(servers, topic)}", "--stop_at_end", f"--idle_timeout_s={IDLE_S}")
     ages = (f"--max_out_of_orderness_s={BOUND_S}", "--file_max_age_s=3600")
     job = Job(servers, folder, [*runner_of(servers, part), *words, *ages], keep=True)
@@ -336,9 +324,8 @@ def queue_latencies(servers: Servers, topic: str, since_ns: int) -> np.ndarray:
     """Seconds from each packet's time to when the broker got it."""
     from confluent_kafka import Consumer, KafkaError, TopicPartition
 
-    consumer = Consumer(
-        {"bootstrap.servers": servers.kafka.bootstrap, "group.id": "benchmark", "enable.partition.eof": True}
-    )
+    where = {"bootstrap.servers": servers.kafka.bootstrap, "group.id": "benchmark"}
+    consumer = Consumer({**where, "enable.partition.eof": True})
     consumer.assign([TopicPartition(topic, number, 0) for number in range(PARTITIONS)])
     found, ends = [np.zeros(0)], 0
     while ends < PARTITIONS:
@@ -395,18 +382,15 @@ def main() -> None:
             cluster = FlinkCluster(folder / "servers" / "flink", slots=2, task_heap_mb=1024, quick_start=False)
             flink = stack.enter_context(cluster)
         servers = Servers(kafka, flink)
-        name = arguments.capture
-        results["sensor"] = measure_sensor(servers, folder, name)
-        show("sensor", results["sensor"])
-        for part in arguments.only:
+        for part in ("sensor", *(part for part in arguments.only if part != "sensor")):  # it fills the topic
             if part == "sensor":
-                continue
-            if part == "bounded":
-                results[part] = measure_bounded(folder, name)
+                results[part] = measure_sensor(servers, folder, arguments.capture)
+            elif part == "bounded":
+                results[part] = measure_bounded(folder, arguments.capture)
             elif part.startswith("latency"):
                 results[part] = measure_latency(servers, folder, part, arguments.rate, arguments.seconds)
             else:
-                results[part] = measure_backlog(servers, folder, part, name, words)
+                results[part] = measure_backlog(servers, folder, part, arguments.capture, words)
             show(part, results[part])
     shutil.rmtree(folder / "servers", ignore_errors=True)
     (folder / "live_results.json").write_text(json.dumps(results, indent=2))
