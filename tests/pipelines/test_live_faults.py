@@ -145,7 +145,7 @@ slow = pytest.mark.slow
 @pytest.mark.parametrize(
     ("environment", "faults"),
     [
-        ("EXTERNAL", [kill_worker, kill_task_manager]),
+        pytest.param("EXTERNAL", [kill_worker, kill_task_manager], marks=slow),
         pytest.param("PROCESS", [kill_task_manager, kill_worker], marks=slow),
         pytest.param("LOOPBACK", [kill_task_manager, kill_task_manager], marks=slow),
     ],
