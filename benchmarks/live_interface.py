@@ -19,6 +19,7 @@ import signal
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -239,7 +240,7 @@ def main() -> None:
     parser.add_argument("--pps", type=int, default=300_000)
     parser.add_argument("--seconds", type=int, default=20)
     parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--folder", type=Path, default=Path("/tmp/flowbeam-live"))
+    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "flowbeam-live")
     parser.add_argument("--nfstream", default="python-with-nfstream", help="Interpreter with NFStream 6.6")
     parser.add_argument("--only", nargs="+", help="Names of tools")
     options = parser.parse_args()
