@@ -8,7 +8,7 @@ VENV := .venv
 IN_VENV := $(VENV)/bin/python
 BASE := $(VENV)/.base-installed
 TOOLS := $(VENV)/.tools-installed
-CODE := pipelines queues sources sinks transforms
+CODE := pipelines queues sources sinks training transforms
 
 .DEFAULT_GOAL := help
 .PHONY: help demo live test servers lint types check check-all bench bench-live docs clean

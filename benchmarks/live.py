@@ -26,6 +26,7 @@ import contextlib
 import json
 import os
 import platform
+import re
 import shutil
 import signal
 import subprocess
@@ -62,6 +63,9 @@ IDLE = 1
 
 WORKERS = {"flink-loopback": ("LOOPBACK", 1), "flink-external": ("EXTERNAL", 2), "flink-process": ("PROCESS", 2)}
 """Where Python runs, and the parallelism."""
+
+JOURNAL = re.compile(r"\..+\.journal-.+-\d{8}T\d{6}-[0-9a-f]{16}")
+"""A journal, but no file that is made of one (sinks/journal.py)."""
 
 PARTS = ("sensor", "bounded", "prism", *WORKERS, "latency-prism", "latency-flink")
 
@@ -119,7 +123,7 @@ class Journals(threading.Thread):
             self.sending_s = now_s
         with contextlib.suppress(FileNotFoundError):
             for name in os.listdir(self._folder):
-                if ".journal-" in name and name not in self._files:
+                if JOURNAL.fullmatch(name) and name not in self._files:
                     self._files[name] = open(self._folder / name, "rb")  # noqa: SIM115
                     self.octets[name], self.growth[name] = bytearray(), []
         for name, file in self._files.items():

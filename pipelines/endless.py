@@ -13,6 +13,7 @@ from pipelines.runners import prepare
 from pipelines.stream_options import StreamOptions
 from pipelines.summary import Summary
 from pipelines.terminal import mistake_in, say
+from pipelines.verdicts import FlowStep, applied
 from pipelines.waiting import RunningJob, stop_signals
 from sinks import outputs
 from sinks.outputs import SinkUrl
@@ -34,6 +35,7 @@ class EndlessJob:
     Args:
         beam_options: All options.
         settings: How flows are assembled.
+        steps: What flows go through before the sinks.
         opened: The sinks, opened for a streaming job.
         rejects: The folder of rejects.
         sensors: The folder of sensors' events.
@@ -44,6 +46,7 @@ class EndlessJob:
         self,
         beam_options: PipelineOptions,
         settings: FlowSettings,
+        steps: Sequence[FlowStep],
         opened: Sequence[tuple[SinkUrl, beam.PTransform]],
         rejects: Path,
         sensors: Path,
@@ -53,7 +56,7 @@ class EndlessJob:
         self._streams = beam_options.view_as(StreamOptions)
         self._beam_options = beam_options
         self._settings = settings
-        self._opened = opened
+        self._steps, self._opened = steps, opened
         self._rejects, self._sensors, self._job = rejects, sensors, job
 
     def build(self, pipeline: beam.Pipeline) -> None:
@@ -77,8 +80,9 @@ class EndlessJob:
             in_flight_octets=IN_FLIGHT_OCTETS if self._runner_is("prism") and self._in_one_process() else None,
         )
         refused = [undecodable, followed.rejects]
+        flows = applied(followed.flows, self._steps)
         for url, sink in self._opened:
-            answer = followed.flows | f"Write {url}" >> sink
+            answer = flows | f"Write {url}" >> sink
             if answer is not None:
                 refused.append(answer)
         age_s = streams.file_max_age_s

@@ -26,6 +26,7 @@ from pipelines.runners import prepare
 from pipelines.stream_options import StreamOptions
 from pipelines.summary import Summary
 from pipelines.terminal import configure_logging, leave, mistake_in, progress, say, stoppable
+from pipelines.verdicts import FlowStep, applied, schema_after, steps_of
 from sinks import outputs
 from sinks.outputs import SinkContext, SinkUrl
 from sinks.rejects import RejectsSink
@@ -93,6 +94,7 @@ def build(
     options: FlowOptions,
     settings: FlowSettings,
     reader: Reader,
+    steps: Sequence[FlowStep],
     opened: Sequence[tuple[SinkUrl, beam.PTransform]],
     rejects_folder: str,
     job: str,
@@ -101,6 +103,7 @@ def build(
     """Wires everything between the inputs and what the outputs were opened to; `run` adds the two ends."""
     flows, rejects = assemble(inputs, options, settings, reader, from_queue)
     refused = [rejects]
+    flows = applied(flows, steps)
     for url, sink in opened:
         answer = flows | f"Write {url}" >> sink
         if answer is not None:
@@ -136,7 +139,9 @@ def run(arguments: Sequence[str], leftovers: ExitStack) -> None:
     feature_sets = tuple(options.features or [sets.FLOWBEAM])
     settings = FlowSettings(rules_of(options), feature_sets, tuple(options.feature_module))
     job = secrets.token_hex(8)
-    context = SinkContext(settings.feature_sets, job, endless, streams.file_max_age_s)
+    steps = steps_of(beam_options)
+    schema = schema_after(settings.columns().schema, steps)
+    context = SinkContext(settings.feature_sets, schema, job, endless, streams.file_max_age_s)
     opened = outputs.open_outputs(options.output or [DEFAULT_OUTPUT], context)
     targets = [url for url, _ in opened]
     rejects = Path(options.rejects) if options.rejects else outputs.rejects_folder(targets)
@@ -144,9 +149,9 @@ def run(arguments: Sequence[str], leftovers: ExitStack) -> None:
         sensors = Path(streams.sensor_events) if streams.sensor_events else outputs.sensors_folder(targets)
         from pipelines.endless import EndlessJob  # runners for it: a bounded job starts sooner without them
 
-        summary = EndlessJob(beam_options, settings, opened, rejects, sensors, job).run()
+        summary = EndlessJob(beam_options, settings, steps, opened, rejects, sensors, job).run()
     else:
-        summary = run_bounded(beam_options, settings, opened, rejects, job, leftovers)
+        summary = run_bounded(beam_options, settings, steps, opened, rejects, job, leftovers)
     for line in summary.damage:
         say(line)
     if options.summary:
@@ -159,6 +164,7 @@ def run(arguments: Sequence[str], leftovers: ExitStack) -> None:
 def run_bounded(
     beam_options: PipelineOptions,
     settings: FlowSettings,
+    steps: Sequence[FlowStep],
     opened: Sequence[tuple[SinkUrl, beam.PTransform]],
     rejects: Path,
     job: str,
@@ -179,7 +185,7 @@ def run_bounded(
     pipeline = beam.Pipeline(runner=prepare(beam_options, endless=False), options=beam_options)
     elements = pipeline | "Inputs" >> beam.Create(inputs, reshuffle=False)
     reader = Reader(read_settings(options), alone=len(inputs) == 1)
-    build(elements, options, settings, reader, opened, str(rejects), job, any(map(is_queue, urls)))
+    build(elements, options, settings, reader, steps, opened, str(rejects), job, any(map(is_queue, urls)))
     if not is_hopeless(inputs):
         compile_kernels(options.feature_module, options.quiet)
     started = time.monotonic()

@@ -133,17 +133,19 @@ class PartitionFeed:
         """Every message that was in the partition when the broker was last heard of has been taken."""
         return self._at_end and not self._waiting
 
-    def take(self) -> list[Fetched]:
-        """The messages that are ready; none if there are none.
+    def take(self, most_octets: int) -> list[Fetched]:
+        """The messages that are ready, until they have so many octets; none if there are none.
 
         Raises:
             InputError: The partition cannot be read, and waiting does not help.
             BaseException: What ended the thread.
         """
         with self._ready:
-            messages = list(self._waiting)
-            self._waiting.clear()
-            self._octets = 0
+            messages, octets = [], 0
+            while self._waiting and octets < most_octets:
+                messages.append(self._waiting.popleft())
+                octets += len(messages[-1].octets)
+            self._octets -= octets
             failure = self._failure
             self._ready.notify_all()
         if messages:

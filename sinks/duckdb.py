@@ -19,8 +19,6 @@ import pyarrow as pa
 from sinks import places
 from sinks.outputs import TOP_TALKERS, SinkContext, SinkUrl
 from sinks.whole_file import WholeFile, WriteWholeFile, check_ends
-from transforms import fields
-from transforms.features import sets
 from transforms.records import InputError
 
 _SETTINGS = {"threads": 1, "memory_limit": "512MB"}
@@ -68,7 +66,7 @@ def open_sink(url: SinkUrl, context: SinkContext) -> beam.PTransform:
             with open(place, "r+b") as file:
                 if file.read(_MAGIC.stop)[_MAGIC] != b"DUCK":
                     raise InputError(f"{url}: {place} is no DuckDB database; choose another --output")
-    return WriteWholeFile(Database(str(url), place, context.feature_sets), context.job)
+    return WriteWholeFile(Database(str(url), place, context.schema), context.job)
 
 
 def query(url: SinkUrl, context: SinkContext) -> str:
@@ -80,9 +78,9 @@ def query(url: SinkUrl, context: SinkContext) -> str:
 class Database(WholeFile):
     """A DuckDB database; a part is one, too."""
 
-    def __init__(self, named: str, place: Path, feature_sets: tuple[str, ...]) -> None:
+    def __init__(self, named: str, place: Path, schema: pa.Schema) -> None:
         super().__init__(named, place)
-        self.feature_sets = feature_sets
+        self.schema = schema
 
     def write_part(self, part: Path, batches: Iterator[pa.RecordBatch]) -> None:
         """Loads the batches into a database of their own, the highest record of each flow alone."""
@@ -102,12 +100,8 @@ class Database(WholeFile):
             self._merge(fresh, parts[1:])
         else:
             with self._connected(fresh) as database:
-                _create(database, self._schema(), ())
+                _create(database, self.schema, ())
         os.replace(fresh, self.place)
-
-    def _schema(self) -> pa.Schema:
-        features = sets.features_for(map(sets.get, self.feature_sets))
-        return fields.arrow_schema([*fields.COMMON, *(sets.CANONICAL[name] for name in features)])
 
     def _merge(self, whole: Path, parts: list[Path]) -> None:
         with self._connected(whole) as database:

@@ -20,6 +20,7 @@ from typing import NamedTuple
 from urllib.parse import parse_qsl
 
 import apache_beam as beam
+import pyarrow as pa
 
 import sinks
 from sinks import journals, places, record_files
@@ -74,12 +75,15 @@ class SinkContext(NamedTuple):
 
     Attributes:
         feature_sets: Names of the chosen feature sets, `cic@1`, in order.
+        schema: What the record batches hold: columns of flows, then what later steps added, described by their
+            metadata (`transforms.fields`).
         job: A name that no other run shares: hidden files of unfinished output carry it.
         streaming: The input does not end, or is not known to.
         file_max_age_s: Where it does not end, records are in a file of their folder this long after they came.
     """
 
     feature_sets: tuple[str, ...]
+    schema: pa.Schema
     job: str
     streaming: bool = False
     file_max_age_s: float = 60.0

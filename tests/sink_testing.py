@@ -24,8 +24,7 @@ def flow_id(number: int) -> bytes:
 
 def flows(numbers: Sequence[int], feature_sets: Sequence[str] = ("cic@1",), **columns: Any) -> pa.RecordBatch:
     """Flow `number` starts `number` seconds after `START_NS`; every argument is one value or one for each flow."""
-    names = sets.features_for(map(sets.get, feature_sets))
-    schema = fields.arrow_schema([*fields.COMMON, *(sets.CANONICAL[name] for name in names)])
+    schema = schema_of(feature_sets)
     starts = [START_NS + number * 1_000_000_000 for number in numbers]
     given: dict[str, Any] = {
         "flow_id": [flow_id(number) for number in numbers],
@@ -43,12 +42,18 @@ def flows(numbers: Sequence[int], feature_sets: Sequence[str] = ("cic@1",), **co
     for field in schema:
         values = given.get(field.name, 0 if pa.types.is_integer(field.type) else None)
         arrays.append(pa.array(values if isinstance(values, list) else [values] * len(numbers), field.type))
-    return pa.RecordBatch.from_arrays(arrays, schema=schema.with_metadata({"features": ",".join(feature_sets)}))
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def schema_of(feature_sets: Sequence[str] = ("cic@1",)) -> pa.Schema:
+    names = sets.features_for(map(sets.get, feature_sets))
+    schema = fields.arrow_schema([*fields.COMMON, *(sets.CANONICAL[name] for name in names)])
+    return schema.with_metadata({"features": ",".join(feature_sets)})
 
 
 def write(output: str, batches: Sequence[pa.RecordBatch], feature_sets: Sequence[str] = ("cic@1",)) -> dict[str, int]:
     """Writes `batches` to one output on Beam's local runner; returns the counters."""
-    context = outputs.SinkContext(tuple(feature_sets), "test")
+    context = outputs.SinkContext(tuple(feature_sets), schema_of(feature_sets), "test")
     ((_, sink),) = outputs.open_outputs([output], context)
     return run(batches, sink)
 

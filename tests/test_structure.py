@@ -18,12 +18,12 @@ else:
     import tomli as tomllib
 
 TOP = Path(__file__).parents[1]
-ROOMS = ("pipelines", "queues", "sinks", "sources", "transforms")
+ROOMS = ("pipelines", "queues", "sinks", "sources", "training", "transforms")
 MODULES = sorted(path for room in ROOMS for path in (TOP / room).rglob("*.py"))
 PROJECT = tomllib.loads((TOP / "pyproject.toml").read_text(encoding="utf-8"))
 
 MAY_IMPORT = {
-    "pipelines": ("pipelines", "queues", "sinks", "sources", "transforms"),
+    "pipelines": ("pipelines", "queues", "sinks", "sources", "training", "transforms"),
     "queues": ("queues", "transforms.records", "transforms.avro"),
     "sinks": ("sinks", "transforms.records", "transforms.fields", "transforms.avro", "transforms.features.sets"),
     "sources": (
@@ -35,6 +35,7 @@ MAY_IMPORT = {
         "transforms.addresses",  # the texts of identity's addresses
         "transforms.kernel",
     ),
+    "training": ("training", "transforms"),
     "transforms": ("transforms",),
 }
 """What the modules of a folder may import of ours; a package stands for all in it."""

@@ -22,7 +22,7 @@ from apache_beam.transforms.window import TimestampedValue
 from apache_beam.utils.timestamp import Timestamp
 
 from queues.kafka_client import Topic, facts_of, topic_of
-from queues.kafka_feed import Feeds, Fetched, PartitionFeed
+from queues.kafka_feed import AHEAD_OCTETS_MOST, Feeds, Fetched, PartitionFeed
 from sources.queue_order import QueueOrder
 from sources.streaming import StreamSettings, start_time_ns
 from sources.streaming.kafka_progress import PartitionProgress, PartitionReadingCoder
@@ -31,8 +31,11 @@ from sources.streaming.reading_tracker import Reading, ReadingTracker, Step
 from transforms import avro
 from transforms.records import NO_TIME, Delivery, Gap, PacketBatch
 
-HOLD_S, IDLE_S = 0.1, 1.0
-"""A turn of reading ends after so long while there is more; a bundle waits so long where there is nothing."""
+TURN_OCTETS = 2 << 20
+"""A turn of reading takes so much of a partition: the runner hands over small bundles while others are worked on."""
+
+IDLE_S = 1.0
+"""A bundle waits so long where there is nothing."""
 
 QUIET_S = 10.0
 """A partition that was at its end for so long no longer holds the watermark back."""
@@ -166,21 +169,18 @@ class ReadPartitionFn(beam.DoFn, RestrictionProvider):
     ) -> Generator[Delivery, None, bool]:
         """Reads for a turn; True if there is nothing more to read, ever."""
         _feeds.wait(feed, max(0.0, self._wait_until_s - time.monotonic()))
-        until_s = time.monotonic() + HOLD_S
-        messages = feed.take()
+        messages = feed.take(TURN_OCTETS)
         if not messages:
             over = yield from self._pause(part, feed, progress, tracker)
             if over:
                 return True
-        while messages:
+        for message in messages:
             self._wait_until_s = 0.0  # what was read is not to wait for others
-            for message in messages:
-                header = _header_of(message)
-                step = Step(partial(_arrived, message, header))
-                if not tracker.try_claim(step):
-                    return False
-                yield self._delivery(part[0], message, header, *step.result)
-            messages = feed.take() if time.monotonic() < until_s else []
+            header = _header_of(message)
+            step = Step(partial(_arrived, message, header))
+            if not tracker.try_claim(step):
+                return False
+            yield self._delivery(part[0], message, header, *step.result)
         self._tell_time(feed, progress, estimator)
         tracker.defer_remainder()
         return False
@@ -281,7 +281,7 @@ class _Leader:
     def order_now(self, bound_ns: int) -> QueueOrder:
         """The order of partition 0, with what is ready of it."""
         with self._lock:
-            for message in self._feed.take():
+            for message in self._feed.take(AHEAD_OCTETS_MOST):
                 _in_order(self.order, message, _header_of(message))
             quiet_ns = int(self._feed.quiet_s * 1e9)
             if quiet_ns > bound_ns:

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sink_testing import HOUR_NS, START_NS, flow_id, flows
+from sink_testing import HOUR_NS, START_NS, flow_id, flows, schema_of
 
 from sinks import flow_files, journals, outputs
 from sinks.flow_files import FlowFiles
@@ -20,7 +20,7 @@ from transforms.records import InputError
 
 
 def context(job):
-    return SinkContext(("cic@1",), job, streaming=True, file_max_age_s=3600.0)
+    return SinkContext(("cic@1",), schema_of(), job, streaming=True, file_max_age_s=3600.0)
 
 
 def stream(folder, bundles, job="stream"):

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from sink_testing import flows, write
+from sink_testing import flows, schema_of, write
 
 from sinks import journals, outputs, places
 from sinks.journal import Journal
@@ -13,7 +13,7 @@ from sinks.rejects import RejectFiles
 from sinks.sensors import SensorFiles
 from transforms.records import InputError, Reject, SensorEvent
 
-CONTEXT = SinkContext(("cic@1",), "test")
+CONTEXT = SinkContext(("cic@1",), schema_of(), "test")
 
 
 def test_every_scheme_is_a_module_with_open_sink():
@@ -78,7 +78,7 @@ def test_two_outputs_cannot_share_a_place(tmp_path):
 
 
 def test_several_feature_sets_need_a_choice(tmp_path):
-    context = SinkContext(("cic@1", "nfstream@1"), "test")
+    context = SinkContext(("cic@1", "nfstream@1"), schema_of(["cic@1", "nfstream@1"]), "test")
     with pytest.raises(InputError, match=r"of cic@1, nfstream@1; say which: 'csv:.*x\?features=cic@1'"):
         outputs.open_outputs([f"csv:{tmp_path}/x"], context)
     assert len(outputs.open_outputs([f"csv:{tmp_path}/x?features=nfstream@1"], context)) == 1

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from sink_testing import bundle, flow_id, flows, write
+from sink_testing import bundle, flow_id, flows, schema_of, write
 
 from sinks import outputs, standard_output
 from sinks.csv import CommaSeparated
@@ -16,7 +16,7 @@ from transforms.records import InputError
 
 
 def context(streaming):
-    return SinkContext(("cic@1",), "lines", streaming)
+    return SinkContext(("cic@1",), schema_of(), "lines", streaming)
 
 
 def test_lines_are_those_of_a_file(tmp_path, capfd):
@@ -46,7 +46,9 @@ def test_each_bundle_s_lines_are_there_when_it_is_finished(capfd):
 
 def test_json_lines_go_to_a_pipe():
     """As in `… --output jsonl:- | jq`."""
-    ((_, sink),) = outputs.open_outputs(["jsonl:-?features=flowbeam@1"], SinkContext(("flowbeam@1",), "pipe", True))
+    ((_, sink),) = outputs.open_outputs(
+        ["jsonl:-?features=flowbeam@1"], SinkContext(("flowbeam@1",), schema_of(["flowbeam@1"]), "pipe", True)
+    )
     read, written = os.pipe()
     with os.fdopen(read) as lines, pytest.MonkeyPatch.context() as patch, os.fdopen(written, "w") as out:
         patch.setattr(sys, "stdout", out)

@@ -1,12 +1,12 @@
 import pytest
-from sink_testing import START_NS, bundle, flows, write
+from sink_testing import START_NS, bundle, flows, schema_of, write
 
 from sinks import outputs, terminal
 from sinks.outputs import SinkContext
 from sinks.terminal import Screen
 from transforms.records import InputError
 
-CONTEXT = SinkContext(("cic@1",), "terminal", streaming=True)
+CONTEXT = SinkContext(("cic@1",), schema_of(), "terminal", streaming=True)
 
 
 class Clock:

@@ -1,0 +1,57 @@
+"""What flows go through between assembly and the outputs, in bounded and endless jobs alike."""
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+import apache_beam as beam
+import pyarrow as pa
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from transforms import fields
+from transforms.fields import Field
+
+
+class AppendsColumns(Protocol):
+    """A transform from record batches of flows to the same flows with more columns.
+
+    Attributes:
+        fields: The columns that it appends, in order.
+    """
+
+    fields: tuple[Field, ...]
+
+
+class FlowStep(NamedTuple):
+    """One of the steps, in order.
+
+    Attributes:
+        label: Its name in the pipeline; part of what a running job is updated by.
+        transform: An `AppendsColumns`.
+    """
+
+    label: str
+    transform: "beam.PTransform[beam.PCollection[pa.RecordBatch], beam.PCollection[pa.RecordBatch]]"
+
+
+def steps_of(beam_options: PipelineOptions) -> list[FlowStep]:
+    """The steps that the options ask for, their settings checked.
+
+    Raises:
+        InputError: A setting is wrong, or a file cannot be used.
+    """
+    return []
+
+
+def schema_after(schema: pa.Schema, steps: Sequence[FlowStep]) -> pa.Schema:
+    """What record batches of `schema` hold after the steps."""
+    for step in steps:
+        for field in fields.arrow_schema(step.transform.fields):
+            schema = schema.append(field)
+    return schema
+
+
+def applied(flows: beam.PCollection, steps: Sequence[FlowStep]) -> beam.PCollection:
+    """The flows after the steps."""
+    for label, transform in steps:
+        flows = flows | label >> transform
+    return flows

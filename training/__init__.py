@@ -1,0 +1,1 @@
+"""From labelled flows to models: labels, tables, the leak guard, splits, training, metrics and the report."""
