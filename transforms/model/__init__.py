@@ -1,0 +1,1 @@
+"""Models: their folders, what goes into them, forests and what moved their scores."""
