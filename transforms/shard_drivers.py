@@ -40,7 +40,7 @@ Key: TypeAlias = tuple[str, int]
 
 TABLE_CACHE_OCTETS = 2 << 30
 
-LOG_OCTETS_LEAST = 2 << 20
+LOG_OCTETS_LEAST = 8 << 20
 """A table is not written anew before so much has come since it was: small tables would be written at every bundle.
 
 Larger ones are when the log has half their size. Packed they take a sixth of it, as most features of most flows are 0.
