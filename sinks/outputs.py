@@ -1,10 +1,10 @@
 """`--output` URLs: which module writes what, and where rejects go.
 
 The scheme of a URL is the name of a module of this package that has `open_sink(url, context)`; nothing else lists them.
-A module whose place goes without saying has a `DEFAULT_PLACE`. Where a sink writes to a local path, the module's
-`local_path(url)` names it; where it keeps journals there in a streaming job, `files(url)` says how files are made of
-them. Where DuckDB reads what it wrote, `query(url, context)` is an expression of its Python module that shows the top
-talkers.
+A module whose place goes without saying has a `DEFAULT_PLACE`; one with `VARIANTS = ("https",)` writes `scheme+https`,
+too. Where a sink writes to a local path, the module's `local_path(url)` names it; where it keeps journals there in a
+streaming job, `files(url)` says how files are made of them. Where DuckDB reads what it wrote, `query(url, context)` is
+an expression of its Python module that shows the top talkers.
 """
 
 import importlib
@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, urlencode
 
 import apache_beam as beam
 import pyarrow as pa
@@ -54,6 +54,16 @@ class SinkUrl(NamedTuple):
         return f"{self.scheme}:{self.path}"
 
     @property
+    def text(self) -> str:
+        """All of it, as it may stand behind `--output`."""
+        return f"{self}?{urlencode(self.parameters)}" if self.parameters else str(self)
+
+    @property
+    def module(self) -> str:
+        """Name of the module that writes it: `elasticsearch` for `elasticsearch+https`."""
+        return self.scheme.partition("+")[0]
+
+    @property
     def on_standard_output(self) -> bool:
         """Whether the place is `-`."""
         return self.path == "-"
@@ -80,6 +90,8 @@ class SinkContext(NamedTuple):
         job: A name that no other run shares: hidden files of unfinished output carry it.
         streaming: The input does not end, or is not known to.
         file_max_age_s: Where it does not end, records are in a file of their folder this long after they came.
+        retry_s: How long a server that is away or busy is tried before a block counts as not accepted.
+        unsent: Folder for blocks that a server did not accept; without one, the bundle fails.
     """
 
     feature_sets: tuple[str, ...]
@@ -87,6 +99,8 @@ class SinkContext(NamedTuple):
     job: str
     streaming: bool = False
     file_max_age_s: float = 60.0
+    retry_s: float = 60.0
+    unsent: Path | None = None
 
 
 def parse_url(text: str) -> SinkUrl:
@@ -112,7 +126,12 @@ def parse_url(text: str) -> SinkUrl:
 
 def schemes() -> list[str]:
     """Every scheme there is, in alphabetical order."""
-    return sorted(module.name for module in pkgutil.iter_modules(sinks.__path__) if _module(module.name) is not None)
+    return sorted(
+        scheme
+        for name in _names()
+        if (module := _module(name)) is not None
+        for scheme in (name, *(f"{name}+{variant}" for variant in getattr(module, "VARIANTS", ())))
+    )
 
 
 def open_outputs(texts: Iterable[str], context: SinkContext) -> list[tuple[SinkUrl, beam.PTransform]]:
@@ -231,9 +250,13 @@ def _local_path(url: SinkUrl) -> Path | None:
 
 
 def _module(scheme: str) -> ModuleType | None:
-    if not re.fullmatch("[a-z][a-z0-9_]*", scheme) or not any(
-        module.name == scheme for module in pkgutil.iter_modules(sinks.__path__)
-    ):
+    name, _, variant = scheme.partition("+")
+    if not re.fullmatch("[a-z][a-z0-9_]*", name) or name not in _names():
         return None
-    module = importlib.import_module(f"sinks.{scheme}")
-    return module if hasattr(module, "open_sink") else None
+    module = importlib.import_module(f"sinks.{name}")
+    there_is = scheme == name or variant in getattr(module, "VARIANTS", ())
+    return module if there_is and hasattr(module, "open_sink") else None
+
+
+def _names() -> list[str]:
+    return [module.name for module in pkgutil.iter_modules(sinks.__path__)]

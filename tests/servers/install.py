@@ -113,6 +113,20 @@ def _kafka(folder: Path, log: Path) -> None:
     _maven(log, "kafka", copy, f"-DoutputDirectory={folder}", "-DincludeScope=runtime")
 
 
+def _elasticsearch(folder: Path, log: Path) -> None:
+    """Unpacks the distribution; its one folder becomes ours."""
+    with tempfile.TemporaryDirectory(dir=folder.parent) as unpacked:
+        _maven(log, "elasticsearch", "process-resources", f"-DoutputDirectory={unpacked}")
+        (distribution,) = Path(unpacked).glob("elasticsearch-*")
+        for path in distribution.iterdir():
+            shutil.move(path, folder)
+
+
+def _opensearch(folder: Path, log: Path) -> None:
+    copy = "dependency:copy-dependencies"
+    _maven(log, "opensearch", copy, f"-DoutputDirectory={folder}", "-DincludeScope=runtime")
+
+
 def _flink(folder: Path, log: Path) -> None:
     """Takes Flink's own jars from the package that brings them to Python; its scripts are not needed."""
     with tempfile.TemporaryDirectory(dir=folder.parent) as downloads:
@@ -158,6 +172,10 @@ _RECIPES = {
         _pubsub,
         "building the emulator",
     ),
+    "elasticsearch": Recipe(
+        [RECIPES / "elasticsearch/pom.xml"], ["java", "mvn"], _elasticsearch, "fetching it, 107 MB"
+    ),
+    "opensearch": Recipe([RECIPES / "opensearch/pom.xml"], ["java", "mvn"], _opensearch, "fetching its jars, 130 MB"),
     "flink": Recipe([_FLINK], ["java"], _flink, "fetching its jars, 230 MB"),
     "flink-job-server": Recipe(
         [RECIPES / "flink_job_server/pom.xml"],
