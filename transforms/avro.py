@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
+import pyarrow as pa
 
-from transforms import avro_kernels
+from transforms import avro_columns, avro_kernels
 from transforms.records import PACKET, PacketBatch, SensorHealth, Stream
 
 FINGERPRINT = bytes.fromhex("de3618f7f445773c")
@@ -102,6 +103,16 @@ def encode_block(batch: PacketBatch) -> bytes:
         )
     count = encode_long(len(packets)) if len(packets) else b""
     return b"".join((MARKER, FINGERPRINT, _encoded_header(batch), count, out[:written].data, b"\0"))
+
+
+def row_encoder(columns: pa.Schema) -> avro_columns.RowEncoder:
+    """What makes single-object messages of the rows of record batches with these columns; it can be pickled.
+
+    Raises:
+        ValueError: A column has no Avro name, or a type that Avro has not.
+    """
+    schema = avro_columns.schema_of(columns)
+    return avro_columns.RowEncoder(columns, schema, MARKER + fingerprint_of(schema))
 
 
 def decode_block(message: bytes, source: str = "") -> PacketBatch:
