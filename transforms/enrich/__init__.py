@@ -1,0 +1,1 @@
+"""What is known about a flow's addresses: places, networks, zones, threats, names."""
