@@ -105,8 +105,8 @@ class RowEncoder:
         slots = encoded(
             [(records.column(field.name), field.nullable) for field in self._columns], len(records), self._prefix
         )
-        octets = memoryview(slots.octets)
-        return [bytes(octets[begin:end]) for begin, end in zip(slots.begins.tolist(), slots.ends.tolist(), strict=True)]
+        octets = slots.octets.tobytes()
+        return [octets[begin:end] for begin, end in zip(slots.begins.tolist(), slots.ends.tolist(), strict=True)]
 
 
 def encoded(columns: list[tuple[pa.Array, bool]], rows: int, prefix: np.ndarray | None = None) -> Slots:

@@ -1,0 +1,179 @@
+"""Flows onto a Kafka topic, read back by a consumer that knows nothing of us."""
+
+import io
+import json
+import threading
+from collections import Counter
+
+import alert_testing
+import fastavro
+import pyarrow as pa
+import pytest
+import sink_testing
+from confluent_kafka import Consumer, TopicPartition
+from servers.kafka import KafkaServer
+
+from sinks import outputs
+from sinks.blocks import WriteBlocks
+from transforms.records import InputError, Reject
+
+EXTREMES = {
+    "sensor": ["Gerät \U0001f6f0", 'a"b\\c\n', "local"],
+    "src_ip": ["2001:db8::1", "::ffff:10.0.0.1", "10.0.0.1"],
+    "flow_start_ns": [1_795_266_000_123_456_789, -1, 2**63 - 1],
+    "fwd_packets": [2**63 - 1, 0, 2**53 + 1],
+    "end_reason": [1, None, 255],
+}
+"""Of three flows: what a store may lose."""
+
+
+def read(bootstrap, topic):
+    """Every message of a topic: key and value."""
+    settings = {"bootstrap.servers": bootstrap, "group.id": "test", "enable.auto.commit": False}
+    consumer = Consumer({**settings, "auto.offset.reset": "earliest", "enable.partition.eof": True})
+    partitions = consumer.list_topics(topic, 10).topics[topic].partitions
+    consumer.assign([TopicPartition(topic, number, 0) for number in partitions])
+    found, ends = [], 0
+    while ends < len(partitions):
+        message = consumer.poll(10)
+        assert message is not None, f"{topic}: not read to its end"
+        if message.error():
+            ends += 1
+        else:
+            found.append((message.key(), message.value(), message.partition()))
+    consumer.close()
+    return found
+
+
+def opened(url, flows, **of) -> WriteBlocks:
+    ((_, sink),) = outputs.open_outputs([url], alert_testing.context(flows, **of))
+    return sink
+
+
+def send(url, flows, **of) -> list[Reject]:
+    """Sends one block as a worker would; what the brokers refused."""
+    sender = opened(url, flows, **of).sender()
+    try:
+        return sender.send(flows).rejects
+    finally:
+        sender.close()
+
+
+def test_avro_messages_hold_every_field(kafka, tmp_path):
+    """The schema file and the messages are all that a consumer needs."""
+    kafka.create_topic("flows-avro", 2)
+    flows = alert_testing.scored(range(3), [True, False, True], feature_sets=["flowbeam@1"], **EXTREMES)
+    url = f"kafka://{kafka.bootstrap}/flows-avro?schema={tmp_path}/flow.avsc"
+    counted = sink_testing.run([flows], opened(url, flows))
+    assert counted["records_written"] == 3
+    schema = fastavro.parse_schema(json.loads((tmp_path / "flow.avsc").read_text(encoding="utf-8")))
+    canonical = fastavro.schema.to_parsing_canonical_form(json.loads((tmp_path / "flow.avsc").read_text()))
+    header = b"\xc3\x01" + bytes.fromhex(fastavro.schema.fingerprint(canonical, "CRC-64-AVRO"))
+    rows = {}
+    for key, value, _ in read(kafka.bootstrap, "flows-avro"):
+        assert value[:10] == header
+        rows[key] = fastavro.schemaless_reader(io.BytesIO(value[10:]), schema, None)
+    assert rows == {row["flow_id"]: row for row in flows.to_pylist()}
+
+
+def test_json_messages_hold_every_field(kafka):
+    kafka.create_topic("flows-json")
+    flows = alert_testing.scored(range(3), [True, False, True], **EXTREMES).drop_columns("explanation")
+    assert send(f"kafka://{kafka.bootstrap}/flows-json?format=json&compression=zstd", flows) == []
+    rows = [json.loads(value) for _, value, _ in read(kafka.bootstrap, "flows-json")]
+    expected = [{**row, "flow_id": row["flow_id"].hex()} for row in flows.to_pylist()]
+    assert [{**row, "score": pytest.approx(row["score"])} for row in rows] == expected
+
+
+def test_alerts_alone_are_keyed_by_their_source(kafka):
+    """All alerts of a source are in one partition, in order."""
+    kafka.create_topic("alerts", 4)
+    sources = [f"10.0.0.{number % 5}" for number in range(100)]
+    flows = alert_testing.scored(range(100), [number % 2 == 0 for number in range(100)], src_ip=sources)
+    assert send(f"kafka://{kafka.bootstrap}/alerts?key=source&only=alerts", flows) == []
+    messages = read(kafka.bootstrap, "alerts")
+    assert Counter(key.decode() for key, _, _ in messages) == Counter(sources[::2])
+    assert len({(key, partition) for key, _, partition in messages}) == 5
+    ids = {flow_id.as_py(): number for number, flow_id in enumerate(flows["flow_id"])}
+    numbers = [ids[value[11:27]] for key, value, _ in messages if key == b"10.0.0.2"]
+    assert numbers == [2, 12, 22, 32, 42, 52, 62, 72, 82, 92]
+
+
+def test_a_record_that_is_too_large_is_rejected(kafka):
+    """The others are delivered."""
+    kafka.create_topic("narrow-flows", 1, {"max.message.bytes": "20000"})
+    flows = alert_testing.scored(range(3), sensor=["a", "b" * 20_000, "c"])
+    (reject,) = send(f"kafka://{kafka.bootstrap}/narrow-flows", flows)
+    assert reject[:3] == ("kafka", "too large", f"kafka://{kafka.bootstrap}/narrow-flows")
+    assert b"b" * 20_000 in reject.payload
+    assert {key for key, _, _ in read(kafka.bootstrap, "narrow-flows")} == {flows["flow_id"][i].as_py() for i in (0, 2)}
+
+
+def test_a_record_that_only_the_broker_knows_to_be_too_large_is_rejected(kafka):
+    """The limit of the topic was lowered while the job ran."""
+    kafka.create_topic("lowered", 1, {"max.message.bytes": "30000"})
+    flows = alert_testing.scored(range(1), sensor=["b" * 20_000])
+    sender = opened(f"kafka://{kafka.bootstrap}/lowered?compression=none", flows).sender()
+    kafka.delete_topic("lowered")
+    kafka.create_topic("lowered", 1, {"max.message.bytes": "10000"})
+    (reject,) = sender.send(flows).rejects
+    assert reject.reason == "too large"
+    assert send(f"kafka://{kafka.bootstrap}/lowered", alert_testing.scored(range(2))) == []
+    sender.close()
+
+
+def test_nothing_is_lost_while_the_broker_is_away(tmp_path, monkeypatch):
+    """Killed with messages under way, and back later: every record is there, repeated ones equal to the octet."""
+    with KafkaServer(tmp_path / "kafka") as server:
+        server.create_topic("away", 2)
+        url = f"kafka://{server.bootstrap}/away"
+        blocks = [sink_testing.flows(range(first, first + 500)) for first in range(0, 10_000, 500)]
+        sender = opened(url, blocks[0], retry_s=120).sender()
+        for block in blocks[:5]:
+            sender.send(block)
+        server.kill()
+        back = threading.Thread(target=server.start)
+        back.start()
+        for block in blocks[5:]:
+            assert sender.send(block).rejects == []
+        back.join()
+        sender.close()
+        messages = read(server.bootstrap, "away")
+        values = {key: value for key, value, _ in messages}
+        assert len(values) == 10_000
+        assert set(messages) == {(key, values[key], partition) for key, _, partition in messages}
+
+        impatient = opened(url, blocks[0], retry_s=0.1).sender()
+        server.kill()
+        monkeypatch.setattr("sinks.kafka._DELIVERY_S", 1.0)
+        with pytest.raises(InputError, match="no broker answers.*see that it is up"):
+            impatient.send(blocks[0])
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        ("format=xml", "format=xml is not one of avro, json"),
+        ("key=destination", "key=destination is not one of flow, source"),
+        ("only=alerts", "there are alerts only where flows are scored; add --model DIR"),
+        ("format=json&schema=x.avsc", "schema=x.avsc is for format=avro"),
+        ("schema=/nowhere/x.avsc", "cannot write /nowhere/x.avsc: No such file or directory"),
+        ("colour=red", "unknown setting colour"),
+        ("sasl_password=secret", "does not belong into a URL"),
+    ],
+)
+def test_settings_are_checked_before_anything_is_sent(settings, line):
+    """No broker is asked for it."""
+    with pytest.raises(InputError, match=line):
+        opened(f"kafka://127.0.0.1:1/flows?{settings}", sink_testing.flows([1]))
+
+
+def test_a_topic_that_is_missing_is_one_line(kafka):
+    with pytest.raises(InputError, match="no such topic; make it with kafka-topics --create"):
+        opened(f"kafka://{kafka.bootstrap}/missing", sink_testing.flows([1]))
+
+
+def test_a_column_that_avro_has_not_is_one_line():
+    flows = sink_testing.flows([1]).append_column("since", pa.array([1], pa.uint64()))
+    with pytest.raises(InputError, match="Avro has no uint64; take format=json"):
+        opened("kafka://127.0.0.1:1/flows", flows)
