@@ -1,0 +1,324 @@
+"""What speaks to BigQuery: the table and its view when the pipeline is built, rows while it runs.
+
+Credentials are those that Google's tools find; BIGQUERY_EMULATOR_HOST (`http://HOST:PORT`) leads to a stand-in, which
+needs none.
+"""
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+
+from sinks import bigquery_schema
+from sinks.bigquery_rows import Request, requests
+from sinks.blocks import Unavailable
+from transforms.records import InputError, Reject
+
+CALL_S = 60.0
+"""A call that takes longer has failed."""
+
+_SCOPES = ("https://www.googleapis.com/auth/bigquery",)
+_TRANSIENT = {"backendError", "internalError", "rateLimitExceeded", "quotaExceeded", "stopped", "timeout"}
+_NOT_KNOWN_YET = "no such field"
+_TOO_LARGE = re.compile("exceeds the limit|too large|payload size", re.IGNORECASE)
+_REASON_OCTETS = 200
+_UPDATES = 3
+
+
+class Place(NamedTuple):
+    """A table.
+
+    Attributes:
+        named: The output, for messages.
+        project: Its project.
+        dataset: Its dataset.
+        table: Its name.
+    """
+
+    named: str
+    project: str
+    dataset: str
+    table: str
+
+    @property
+    def path(self) -> str:
+        """`project.dataset.table`, as queries name it."""
+        return f"{self.project}.{self.dataset}.{self.table}"
+
+    @property
+    def latest(self) -> str:
+        """Name of the view with the last record of each flow."""
+        return f"{self.table}_latest"
+
+
+def place_of(named: str, path: str) -> Place:
+    """Takes `project.dataset.table` apart.
+
+    Args:
+        named: The output, for messages.
+        path: As in its URL.
+
+    Raises:
+        InputError: It is none.
+    """
+    found = re.fullmatch(r"((?:[a-z0-9.-]+:)?[a-z][a-z0-9-]*)\.(\w+)\.([\w-]+)", path)
+    if found is None:
+        raise InputError(f"{named}: {path} is no table; write bigquery:PROJECT.DATASET.TABLE")
+    return Place(named, *found.groups())
+
+
+def client_of(place: Place) -> Any:
+    """Google's client, for tables, views and load jobs.
+
+    Raises:
+        InputError: The library is missing, or there are no credentials.
+    """
+    try:
+        from google.api_core.client_options import ClientOptions
+        from google.cloud import bigquery
+    except ImportError as error:
+        raise InputError(
+            f"{place.named}: needs google-cloud-bigquery, which is not installed: pip install 'flowbeam[bigquery]'"
+        ) from error
+    options = ClientOptions(api_endpoint=_endpoint())
+    return bigquery.Client(project=place.project, credentials=_credentials(place), client_options=options)
+
+
+def prepare(place: Place, schema: pa.Schema) -> None:
+    """Makes the table and its view, or gives a table the columns that it lacks; nothing is ever taken away.
+
+    Raises:
+        InputError: The dataset is missing, the table does not fit, or we may not.
+    """
+    from google.api_core import exceptions
+
+    wanted = bigquery_schema.table_fields(schema)
+    client = client_of(place)
+    with one_line(place):
+        for update in range(_UPDATES):
+            try:
+                table = client.get_table(f"{place.project}.{place.dataset}.{place.table}", timeout=CALL_S)
+            except exceptions.NotFound:
+                _create(place, client, wanted)
+                continue
+            there = [field.to_api_repr() for field in table.schema]
+            try:
+                missing = bigquery_schema.missing_fields(there, wanted)
+            except InputError as error:
+                raise InputError(f"{place.named}: in the table {error}; choose another table") from None
+            if missing:
+                table.schema = bigquery_schema.merged_fields(there, wanted)
+                try:
+                    client.update_table(table, ["schema"], timeout=CALL_S)
+                except exceptions.PreconditionFailed:  # another job was quicker, perhaps with the same columns
+                    if update == _UPDATES - 1:
+                        raise
+                    continue
+            _set_view(place, client, renew=bool(missing))
+            return
+        raise InputError(f"{place.named}: the table comes and goes; see who else works with it")
+
+
+def _create(place: Place, client: Any, wanted: Sequence[dict[str, Any]]) -> None:
+    """Makes the table.
+
+    Raises:
+        InputError: Its dataset is missing.
+    """
+    from google.api_core import exceptions
+    from google.cloud import bigquery
+
+    try:
+        client.get_dataset(f"{place.project}.{place.dataset}", timeout=CALL_S)
+    except exceptions.NotFound:
+        make = f"bq mk --dataset {place.project}:{place.dataset}"
+        raise InputError(
+            f"{place.named}: there is no dataset {place.project}.{place.dataset}; make it: {make}"
+        ) from None
+    table = bigquery.Table(place.path, schema=[bigquery.SchemaField.from_api_repr(field) for field in wanted])
+    table.description = "Network flows of flowbeam: one row for each record of a flow."
+    table.time_partitioning = bigquery.TimePartitioning("DAY", bigquery_schema.PARTITIONED_BY)
+    table.clustering_fields = list(bigquery_schema.CLUSTERED_BY)
+    client.create_table(table, exists_ok=True, timeout=CALL_S)
+
+
+def _set_view(place: Place, client: Any, renew: bool) -> None:
+    """Makes the view; `renew` tells BigQuery that `*` means more columns than before."""
+    from google.api_core import exceptions
+    from google.cloud import bigquery
+
+    name = f"{place.project}.{place.dataset}.{place.latest}"
+    query = bigquery_schema.latest_query(place.path)
+    try:
+        view = client.get_table(name, timeout=CALL_S)
+    except exceptions.NotFound:
+        view = bigquery.Table(name)
+        view.view_query = query
+        view.description = f"Of each flow of {place.table} the record with the highest number."
+        client.create_table(view, exists_ok=True, timeout=CALL_S)
+        return
+    if view.table_type != "VIEW":
+        raise InputError(f"{place.named}: {name} is a table, and no place for the view; choose another table")
+    if renew:
+        view.view_query = query
+        client.update_table(view, ["view_query"], timeout=CALL_S)
+
+
+class RowWriter:
+    """Writes blocks of flows as rows, by `insertAll`. `write` may be called by several threads.
+
+    Args:
+        place: The table, which `prepare` has made.
+        connections: How many calls are under way at most.
+    """
+
+    def __init__(self, place: Place, connections: int) -> None:
+        from google.auth.transport.requests import AuthorizedSession
+        from requests.adapters import HTTPAdapter
+
+        self._place = place
+        self._session = AuthorizedSession(_credentials(place), max_refresh_attempts=1)
+        self._session.mount("http", HTTPAdapter(pool_connections=1, pool_maxsize=connections))
+        dataset = f"projects/{place.project}/datasets/{place.dataset}"
+        self._url = f"{_endpoint()}/bigquery/v2/{dataset}/tables/{place.table}/insertAll?prettyPrint=false"
+
+    def write(self, flows: pa.RecordBatch) -> Iterator[Reject]:
+        """Writes a block.
+
+        Yields:
+            What BigQuery refuses, with its reason and the row as JSON.
+
+        Raises:
+            Unavailable: It has to be written again; BigQuery drops rows of the first minute that come twice, and the
+                view `flows_latest` all others.
+            InputError: The table, the credentials or the quota do not allow it.
+        """
+        waiting = [*requests(flows)][::-1]
+        while waiting:
+            request = waiting.pop()
+            status, answer, after_s = self._post(request.body)
+            if status == 200:
+                yield from self._refused(request, answer.get("insertErrors", ()))
+                continue
+            message, reason = _error_of(answer)
+            if status == 413 or (status == 400 and _TOO_LARGE.search(message)):
+                if len(request.rows) == 1:
+                    yield self._reject(request, 0, message)
+                else:
+                    waiting += request.halves()[::-1]
+            elif status in (404, 408, 429) or status >= 500 or reason in _TRANSIENT:  # 404: made a moment ago
+                raise Unavailable(f"{status} {message}", after_s)
+            else:
+                raise InputError(f"{self._place.named}: BigQuery refuses to be written: {status} {message}")
+
+    def close(self) -> None:
+        """Closes the connections."""
+        self._session.close()
+
+    def _post(self, body: bytes) -> tuple[int, dict[str, Any], float]:
+        """Status, answer, and for how many seconds to wait."""
+        import requests as http
+        from google.auth import exceptions
+
+        try:
+            headers = {"Content-Type": "application/json"}
+            answer = self._session.post(self._url, data=body, headers=headers, timeout=CALL_S)
+        except exceptions.RefreshError as error:
+            if error.retryable:
+                raise Unavailable(_first_line(error)) from error
+            raise InputError(f"{self._place.named}: the credentials are refused: {_first_line(error)}") from error
+        except (exceptions.TransportError, http.RequestException) as error:
+            raise Unavailable(_first_line(error)) from error
+        after = answer.headers.get("Retry-After", "")
+        try:
+            told = answer.json()
+        except ValueError:
+            told = {"error": {"message": answer.reason}}
+            if answer.status_code == 200:
+                raise Unavailable("an answer that was cut short") from None
+        return answer.status_code, told, float(after) if after.isdecimal() else 0.0
+
+    def _refused(self, request: Request, errors: Sequence[dict[str, Any]]) -> Iterator[Reject]:
+        """The rows with errors.
+
+        Raises:
+            Unavailable: For some of them, it was no fault of the row.
+        """
+        refused = []
+        for row in errors:
+            first: dict[str, Any] = next(iter(row.get("errors", ())), {})
+            reason, message = first.get("reason", ""), first.get("message", "")
+            if reason in _TRANSIENT or message.startswith(_NOT_KNOWN_YET):
+                # `prepare` made every column; for minutes after that, some of BigQuery's servers do not know it.
+                raise Unavailable(f"{reason}: {message}")
+            refused.append(self._reject(request, int(row.get("index", 0)), message or reason))
+        yield from refused
+
+    def _reject(self, request: Request, row: int, message: str) -> Reject:
+        payload = request.rows[row].as_py().encode()
+        return Reject("bigquery", message[:_REASON_OCTETS], self._place.path, None, payload)
+
+
+@contextmanager
+def one_line(place: Place) -> Iterator[None]:
+    """Turns what Google's libraries raise into the one line that a person can act on.
+
+    Raises:
+        InputError: In its place.
+    """
+    import requests as http
+    from google.api_core import exceptions as api
+    from google.auth import exceptions as auth
+
+    try:
+        yield
+    except (auth.RefreshError, api.Unauthorized) as error:
+        raise InputError(f"{place.named}: the credentials are refused: {_first_line(error)}") from error
+    except api.Forbidden as error:
+        roles = "roles/bigquery.dataEditor on the dataset"
+        raise InputError(f"{place.named}: not allowed: {_first_line(error)}; give the account {roles}") from error
+    except api.NotFound as error:
+        raise InputError(f"{place.named}: not found: {_first_line(error)}") from error
+    except (api.GoogleAPICallError, auth.GoogleAuthError, api.RetryError, http.RequestException) as error:
+        raise InputError(f"{place.named}: cannot ask BigQuery: {_first_line(error)}") from error
+
+
+def _endpoint() -> str:
+    return os.environ.get("BIGQUERY_EMULATOR_HOST", "https://bigquery.googleapis.com").rstrip("/")
+
+
+def _credentials(place: Place) -> Any:
+    """What calls are signed with.
+
+    Raises:
+        InputError: There is nothing.
+    """
+    import google.auth
+    from google.auth.credentials import AnonymousCredentials
+
+    if "BIGQUERY_EMULATOR_HOST" in os.environ:
+        return AnonymousCredentials()
+    try:
+        credentials, _ = google.auth.default(scopes=_SCOPES)
+    except google.auth.exceptions.DefaultCredentialsError as error:
+        raise InputError(
+            f"{place.named}: no Google credentials: run `gcloud auth application-default login`, or set"
+            " GOOGLE_APPLICATION_CREDENTIALS to the key file of a service account"
+        ) from error
+    return credentials
+
+
+def _error_of(answer: dict[str, Any]) -> tuple[str, str]:
+    """Message and reason of a call that failed."""
+    error = answer.get("error")
+    if not isinstance(error, dict):
+        return str(error or "no answer that can be read"), ""
+    first: dict[str, Any] = next(iter(error.get("errors", ())), {})
+    return str(error.get("message", "")), str(first.get("reason", ""))
+
+
+def _first_line(error: Exception) -> str:
+    return str(getattr(error, "message", "") or error).strip().partition("\n")[0]
