@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import queues
+from pipelines.config import expanded
 from pipelines.terminal import OneLineParser
 from sources.anonymize import MAC_MODES, Anonymizer, read_key, refuse_payloads
 from sources.blocks import BlockSettings
@@ -57,7 +58,7 @@ def parse_options(arguments: Sequence[str]) -> Namespace:
     _add_packets(parser)
     _add_blocks(parser)
     _add_process(parser)
-    options = parser.parse_args(list(arguments))
+    options = parser.parse_args(expanded(arguments, parser))
     options.kind, options.names = _kind_of(options.input)
     for name, kinds in _ONLY_FOR.items():
         if getattr(options, name) is not None and options.kind not in kinds:
@@ -129,6 +130,7 @@ def _add_process(parser: ArgumentParser) -> None:
     add("--stop_timeout_s", type=float, default=10.0, help="How long a stop waits for the queue. Default 10.")
     add("--temp_dir", help="Folder for what must be sorted on disk. Default the system's.")
     add("--quiet", action="store_true", help="No progress bar, no summary.")
+    add("--config", metavar="FILE", help="Options from a YAML file; those of the command line come first.")
 
 
 def _kind_of(inputs: Sequence[str]) -> tuple[str, list[str]]:

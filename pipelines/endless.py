@@ -1,29 +1,26 @@
 """The main job on endless input: queues in, flows out as they end, until every stream has ended or it is stopped."""
 
 import time
-from collections.abc import Sequence
-from pathlib import Path
 
 import apache_beam as beam
-from apache_beam.options.pipeline_options import FlinkRunnerOptions, PipelineOptions, PortableOptions, StandardOptions
+from apache_beam.options.pipeline_options import FlinkRunnerOptions, PortableOptions, StandardOptions
 
 from pipelines.first_run import compile_kernels
 from pipelines.options import FlowOptions
+from pipelines.plan import Plan
 from pipelines.runners import prepare
 from pipelines.stream_options import StreamOptions
 from pipelines.summary import Summary
 from pipelines.terminal import mistake_in, say
-from pipelines.verdicts import FlowStep, applied
+from pipelines.verdicts import applied
 from pipelines.waiting import RunningJob, stop_signals
 from sinks import outputs
-from sinks.outputs import SinkUrl
 from sinks.rejects import RejectsSink
 from sinks.sensors import WriteSensorEvents
 from sources import streaming
 from transforms.assemble import AssembleFlows
 from transforms.decode import DecodePackets
 from transforms.records import InputError
-from transforms.settings import FlowSettings
 
 IN_FLIGHT_OCTETS = 64 << 20
 """Prism queues without bound what a step does not keep up with; so much of packets may be underway on it."""
@@ -33,38 +30,23 @@ class EndlessJob:
     """One run of the main job on endless input.
 
     Args:
-        beam_options: All options.
-        settings: How flows are assembled.
-        steps: What flows go through before the sinks.
-        opened: The sinks, opened for a streaming job.
-        rejects: The folder of rejects.
-        sensors: The folder of sensors' events.
-        job: The job's name.
+        plan: What is to be done.
     """
 
-    def __init__(
-        self,
-        beam_options: PipelineOptions,
-        settings: FlowSettings,
-        steps: Sequence[FlowStep],
-        opened: Sequence[tuple[SinkUrl, beam.PTransform]],
-        rejects: Path,
-        sensors: Path,
-        job: str,
-    ) -> None:
-        self._options = beam_options.view_as(FlowOptions)
-        self._streams = beam_options.view_as(StreamOptions)
-        self._beam_options = beam_options
-        self._settings = settings
-        self._steps, self._opened = steps, opened
-        self._rejects, self._sensors, self._job = rejects, sensors, job
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._beam_options = plan.beam_options
+        self._options = plan.beam_options.view_as(FlowOptions)
+        self._streams = plan.beam_options.view_as(StreamOptions)
 
-    def build(self, pipeline: beam.Pipeline) -> None:
-        """Wires everything.
+    def pipeline(self) -> beam.Pipeline:
+        """Everything from the queues to the outputs, wired.
 
         Raises:
             InputError: A queue cannot be read, or a setting makes no sense.
         """
+        pipeline = beam.Pipeline(runner=prepare(self._beam_options, endless=True), options=self._beam_options)
+        plan = self._plan
         options, streams = self._options, self._streams
         bound_s = options.max_out_of_orderness_s
         reading = streams.settings(bound_s)
@@ -72,7 +54,7 @@ class EndlessJob:
         deliveries = read[0] if len(read) == 1 else read | "AllQueues" >> beam.Flatten()
         arrivals, undecodable = deliveries | "DecodePackets" >> DecodePackets(options.payload_octets)
         followed = arrivals | "AssembleFlows" >> AssembleFlows(
-            self._settings,
+            plan.settings,
             options.shards,
             options.merge_sensors,
             rules=streams.rules(bound_s),
@@ -80,15 +62,16 @@ class EndlessJob:
             in_flight_octets=IN_FLIGHT_OCTETS if self._runner_is("prism") and self._in_one_process() else None,
         )
         refused = [undecodable, followed.rejects]
-        flows = applied(followed.flows, self._steps)
-        for url, sink in self._opened:
+        flows = applied(followed.flows, plan.steps)
+        for url, sink in plan.opened:
             answer = flows | f"Write {url}" >> sink
             if answer is not None:
                 refused.append(answer)
         age_s = streams.file_max_age_s
-        rejects = RejectsSink(self._rejects, options.max_rejects, self._job, True, age_s)
+        rejects = RejectsSink(plan.rejects, options.max_rejects, plan.job, True, age_s)
         _ = refused | "AllRejects" >> beam.Flatten() | "WriteRejects" >> rejects
-        _ = followed.events | "WriteSensorEvents" >> WriteSensorEvents(self._sensors, self._job, True, age_s)
+        _ = followed.events | "WriteSensorEvents" >> WriteSensorEvents(plan.sensors, plan.job, True, age_s)
+        return pipeline
 
     def run(self) -> Summary:
         """Runs until it is stopped, or every stream has ended; files are complete then.
@@ -99,11 +82,10 @@ class EndlessJob:
         Raises:
             InputError: A setting is wrong, or the job failed through a mistake of its user.
         """
-        urls = [url for url, _ in self._opened]
-        pipeline = beam.Pipeline(runner=prepare(self._beam_options, endless=True), options=self._beam_options)
-        self.build(pipeline)
+        plan = self._plan
+        pipeline = self.pipeline()
         compile_kernels(self._options.feature_module, self._options.quiet)
-        outputs.adopt_left(urls, self._rejects, self._sensors)
+        outputs.adopt_left(plan.urls, plan.rejects, plan.sensors)
         started = time.monotonic()
         try:
             with stop_signals() as asked_to_stop:
@@ -117,7 +99,7 @@ class EndlessJob:
                 raise
             raise InputError(mistake) from error
         finally:
-            held = outputs.complete(urls, self._rejects, self._sensors, self._job)
+            held = outputs.complete(plan.urls, plan.rejects, plan.sensors, plan.job)
             if held:
                 say(f"{held} files are still being written by processes of the runner")
         seconds = time.monotonic() - started

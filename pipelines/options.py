@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from apache_beam.options.pipeline_options import PipelineOptions
 
+from pipelines.config import expanded
 from pipelines.stream_options import StreamOptions
 from pipelines.summary import check_path
 from pipelines.terminal import OneLineParser
@@ -20,6 +21,10 @@ _AND_BEAMS = """\
 Beam's own options are understood, too, such as --runner (default DirectRunner:
 this machine) and --setup_file: https://beam.apache.org/documentation/
 """
+
+
+_DRY_RUN = "--dry_run"
+"""Beam has an option of this name, with a value: it must not see ours."""
 
 
 class FlowOptions(PipelineOptions):
@@ -110,6 +115,10 @@ class FlowOptions(PipelineOptions):
         text("--temp_dir", "Folder for what must be sorted on disk. Default the system's.", metavar="DIR")
         text("--summary", "Writes the summary as JSON to this file.", metavar="FILE")
         switch("--quiet", "No progress bar, no summary.")
+        text("--config", "Options from a YAML file; those of the command line come first.", metavar="FILE")
+        checks = "Checks settings, inputs and outputs, says what would be done, and ends."
+        text("--check", checks, action="store_true", dest="only_check")
+        switch("--show_steps", "Shows the steps of the pipeline, and ends; also as --dry_run.")
 
     def check(self) -> None:
         """Refuses values that nothing further down would refuse with a line of its own.
@@ -173,8 +182,10 @@ def parse_options(arguments: Sequence[str]) -> PipelineOptions:
         if action.dest != "help":
             action.help = argparse.SUPPRESS
     add_arguments(parser)
-    parser.parse_args(list(arguments))
-    kept = _KeptViews(list(arguments))
+    parser.add_argument(_DRY_RUN, action="store_true", help=argparse.SUPPRESS)
+    words = ["--show_steps" if word == _DRY_RUN else word for word in expanded(arguments, parser)]
+    parser.parse_args(words)
+    kept = _KeptViews(words)
     kept.view_as(FlowOptions).check()
     kept.view_as(StreamOptions).check()
     return kept

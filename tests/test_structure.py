@@ -56,6 +56,7 @@ INSTALLED_AS = {
     "google-cloud-bigquery": "google",
     "google-cloud-pubsub": "google",
     "grpcio": "grpc",
+    "pyyaml": "yaml",
 }
 
 

@@ -77,7 +77,7 @@ def _no_waiting(monkeypatch):
 
     monkeypatch.setattr(kafka_client, "PATIENCE_S", 1.0)
     monkeypatch.setattr("pipelines.endless.compile_kernels", refuse)
-    monkeypatch.setattr("pipelines.flows.compile_kernels", refuse)
+    monkeypatch.setattr("pipelines.bounded.compile_kernels", refuse)
 
 
 def line_of(arguments, capsys):

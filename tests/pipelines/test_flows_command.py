@@ -16,7 +16,7 @@ import zstandard
 from capture_files import frame, pcap, pcap_header, pcap_record
 from command_testing import assembled, files_of, records_of, run, summary_of, table
 
-from pipelines import capture, flows
+from pipelines import bounded, capture, flows
 from pipelines.options import add_arguments
 from transforms.features import sets
 
@@ -70,7 +70,7 @@ def test_without_input_there_is_demo_traffic(compiled, tmp_path):
     ended = run(folder=tmp_path, environment={"TMPDIR": str(tmp_path)})
     assert ended.status == 0
     assert ended.err == "flowbeam: no --input: this run is on generated demo traffic\n"
-    assert f"{flows.DEMO_PACKETS:,} read, {flows.DEMO_PACKETS:,} in flows" in ended.out
+    assert f"{bounded.DEMO_PACKETS:,} read, {bounded.DEMO_PACKETS:,} in flows" in ended.out
     assert [path.name for path in tmp_path.iterdir()] == ["flows"]
 
 

@@ -1,0 +1,98 @@
+"""What a run of the main job is made of, once its options are understood and its outputs are open."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+from apache_beam.pipeline import AppliedPTransform, PipelineVisitor
+
+from pipelines.options import FlowOptions
+from pipelines.verdicts import FlowStep
+from sinks.outputs import SinkContext, SinkUrl
+from transforms.settings import FlowSettings
+
+
+class Plan(NamedTuple):
+    """Settings that were checked, and what the run reads and writes.
+
+    Attributes:
+        beam_options: All options.
+        settings: How flows are assembled.
+        steps: What flows go through before the outputs.
+        context: What the outputs know of the run.
+        opened: The outputs and what writes them.
+        rejects: Folder of rejects.
+        sensors: Folder of sensors' events; of endless input alone.
+    """
+
+    beam_options: PipelineOptions
+    settings: FlowSettings
+    steps: Sequence[FlowStep]
+    context: SinkContext
+    opened: Sequence[tuple[SinkUrl, beam.PTransform]]
+    rejects: Path
+    sensors: Path
+
+    @property
+    def job(self) -> str:
+        """A name that no other run shares."""
+        return self.context.job
+
+    @property
+    def endless(self) -> bool:
+        """Whether the input has no end."""
+        return self.context.streaming
+
+    @property
+    def urls(self) -> list[SinkUrl]:
+        """The outputs."""
+        return [url for url, _ in self.opened]
+
+    def described(self) -> Iterator[str]:
+        """What the run would do, one line each."""
+        options = self.beam_options.view_as(FlowOptions)
+        kind = "endless" if self.endless else "bounded"
+        yield f"runner   {self.beam_options.view_as(StandardOptions).runner or 'DirectRunner'}, {kind} input"
+        for url in options.input or ["demo traffic"]:
+            yield f"input    {url}"
+        columns = len(self.settings.columns().schema)
+        yield f"flows    {', '.join(self.settings.feature_sets)}: {columns} columns"
+        for label, transform in self.steps:
+            yield f"then     {label}: {', '.join(field.name for field in transform.fields)}"
+        for url in self.urls:
+            yield f"output   {url}"
+        yield f"rejects  {self.rejects}"
+        if self.endless:
+            yield f"sensors  {self.sensors}"
+
+
+class _Steps(PipelineVisitor):
+    """Collects the names of steps, indented by how deep they lie."""
+
+    def __init__(self, depth_most: int) -> None:
+        self.lines: list[str] = []
+        self._depth_most, self._depth = depth_most, 0
+
+    def enter_composite_transform(self, transform_node: AppliedPTransform) -> None:
+        self._tell(transform_node)
+        self._depth += 1
+
+    def leave_composite_transform(self, transform_node: AppliedPTransform) -> None:
+        self._depth -= 1
+
+    def visit_transform(self, transform_node: AppliedPTransform) -> None:
+        self._tell(transform_node)
+
+    def _tell(self, node: AppliedPTransform) -> None:
+        if node.full_label and self._depth <= self._depth_most:
+            outer = node.parent.full_label if node.parent is not None else ""
+            self.lines.append("  " * (self._depth - 1) + node.full_label.removeprefix(outer).removeprefix("/"))
+
+
+def graph_of(pipeline: beam.Pipeline, depth_most: int = 3) -> list[str]:
+    """The pipeline's steps in the order of the data, those inside a step below it."""
+    steps = _Steps(depth_most)
+    pipeline.visit(steps)
+    return steps.lines
