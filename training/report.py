@@ -187,6 +187,10 @@ def split_meaning(split: str) -> str:
         "time": lambda: (
             f"Split in time: trained on the first {percent(float(value))} of the rows, tested on what came later."
         ),
+        "order": lambda: (
+            f"Split by order: trained on the first {percent(float(value))} of the rows as the files have them,"
+            " tested on the rest."
+        ),
         "random": lambda: f"Split at random: {percent(float(value))} of the rows were held back for the test.",
         "group": lambda: f"Split by {value}: no value of that column is on both sides.",
         "other": lambda: "Tested on data that the model was not trained on.",
@@ -216,7 +220,12 @@ def _data(report: Report) -> str:
 def _collapse(split: str, metrics: Metrics) -> list[Finding]:
     if not has_collapsed(metrics):
         return []
-    where = {"time": "On what came later", "group": "On values it has not seen", "other": "On this data"}
+    where = {
+        "time": "On what came later",
+        "order": "On the later rows",
+        "group": "On values it has not seen",
+        "other": "On this data",
+    }
     return [
         Finding(
             f"{where.get(split.partition(':')[0], 'On the test rows')} the model collapses: accuracy"

@@ -1,0 +1,47 @@
+"""What trees say of training rows that they have not learned from."""
+
+import itertools
+from collections.abc import Iterator
+
+import numpy as np
+
+from training.tables import Table, with_rows_only
+from training.trees import TreeSettings, fit_trees, probabilities
+
+FOLDS = 3
+
+
+def held_out(table: Table, in_time: bool, settings: TreeSettings, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Grows trees on parts of the rows, and asks them about others.
+
+    Args:
+        table: Training rows, in order of time where `in_time`.
+        in_time: Trees learn from what came before the rows that they are asked about; else from two thirds of the rows.
+        settings: How trees grow.
+        seed: Of all that is drawn.
+
+    Yields:
+        Places of rows, and the probabilities of the table's classes for them, `float32[n, n_classes]`.
+    """
+    for learned, judged in _folds(table, in_time, np.random.default_rng(seed)):
+        part, there = with_rows_only(table.rows(learned))
+        if len(there) < 2 or not len(judged):
+            continue
+        trees = fit_trees(part, settings, seed)
+        stated = np.zeros((len(judged), len(table.classes)), np.float32)
+        stated[:, there] = probabilities(trees, {name: values[judged] for name, values in table.columns.items()})
+        yield judged, stated
+
+
+def _folds(table: Table, in_time: bool, random: np.random.Generator) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    rows = len(table)
+    if in_time:
+        bounds = [rows * part // (FOLDS + 1) for part in range(FOLDS + 2)]
+        for start, end in itertools.pairwise(bounds[1:]):
+            yield np.arange(start), np.arange(start, end)
+        return
+    shuffled = random.permutation(rows)
+    fold = np.empty(rows, np.int64)
+    fold[shuffled[np.argsort(table.labels[shuffled], kind="stable")]] = np.arange(rows) % FOLDS  # each class in each
+    for which in range(FOLDS):
+        yield np.flatnonzero(fold != which), np.flatnonzero(fold == which)
