@@ -16,6 +16,7 @@ from servers.install import NotInstalled, install, installed
 from servers.processes import Server
 
 if TYPE_CHECKING:
+    from servers.cassandra import CassandraServer
     from servers.flink import FlinkCluster
     from servers.kafka import KafkaServer
     from servers.pubsub import PubSubEmulator
@@ -70,6 +71,15 @@ def kafka(run_folder: Path) -> "Iterator[KafkaServer]":
     from servers.kafka import KafkaServer
 
     yield from shared(run_folder, "kafka", KafkaServer)
+
+
+@pytest.fixture(scope="session")
+def cassandra(run_folder: Path) -> "Iterator[CassandraServer]":
+    """A Cassandra node, shared and large: name keyspaces for the test, and mark it `xdist_group("cassandra")`."""
+    need("cassandra")
+    from servers.cassandra import CassandraServer
+
+    yield from shared(run_folder, "cassandra", CassandraServer)
 
 
 @pytest.fixture(scope="session")

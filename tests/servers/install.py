@@ -127,6 +127,11 @@ def _opensearch(folder: Path, log: Path) -> None:
     _maven(log, "opensearch", copy, f"-DoutputDirectory={folder}", "-DincludeScope=runtime")
 
 
+def _cassandra(folder: Path, log: Path) -> None:
+    copy = "dependency:copy-dependencies"
+    _maven(log, "cassandra", copy, f"-DoutputDirectory={folder}", "-DincludeScope=runtime")
+
+
 def _flink(folder: Path, log: Path) -> None:
     """Takes Flink's own jars from the package that brings them to Python; its scripts are not needed."""
     with tempfile.TemporaryDirectory(dir=folder.parent) as downloads:
@@ -165,6 +170,9 @@ def _pubsub(folder: Path, log: Path) -> None:
 
 _RECIPES = {
     "kafka": Recipe([RECIPES / "kafka/pom.xml"], ["java", "mvn"], _kafka, "fetching the broker's jars"),
+    "cassandra": Recipe(
+        [RECIPES / "cassandra/pom.xml"], ["java", "mvn"], _cassandra, "fetching the node's jars, 67 MB"
+    ),
     "prism": Recipe([_BEAM], ["go"], _prism, "building Beam's local runner for streams, a minute or two"),
     "pubsub": Recipe(
         [RECIPES / "pubsub" / name for name in ("go.mod", "go.sum", "main.go")],

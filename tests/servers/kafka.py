@@ -1,7 +1,5 @@
 """A Kafka broker of tests, with its own controller (KRaft)."""
 
-import datetime
-import ipaddress
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,6 +14,7 @@ from confluent_kafka.admin import (
     ResourcePatternType,
     ResourceType,
 )
+from servers.certificates import write_certificates
 from servers.install import installed
 from servers.processes import Server, answers, wait_until
 
@@ -185,7 +184,7 @@ class KafkaServer(Server):
             listeners.append(f"TLS://{self.bootstrap_tls}")
             keys = self.folder / "server.pem"
             if not keys.exists():
-                _write_certificates(keys, self.authority)
+                write_certificates(keys, self.authority)
             settings |= {
                 "listener.name.tls.ssl.keystore.type": "PEM",
                 "listener.name.tls.ssl.keystore.location": keys,
@@ -194,33 +193,3 @@ class KafkaServer(Server):
         settings["listeners"] = ",".join([*listeners, f"CONTROLLER://127.0.0.1:{self.port('controller')}"])
         lines = [f"{name}={value}\n" for name, value in (settings | self._settings).items()]
         (self.folder / "server.properties").write_text("".join(lines))
-
-
-def _write_certificates(server: Path, authority: Path) -> None:
-    """Makes a key and a certificate for 127.0.0.1, both into `server`, and its issuer's certificate: itself."""
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
-    now = datetime.datetime.now(datetime.timezone.utc)
-    address = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=365))
-        .add_extension(address, critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    public = certificate.public_bytes(serialization.Encoding.PEM)
-    server.write_bytes(private + public)
-    authority.write_bytes(public)
