@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from pipelines.config import expanded
+from pipelines.enrich_options import EnrichOptions
 from pipelines.stream_options import StreamOptions
 from pipelines.summary import check_path
 from pipelines.terminal import OneLineParser
@@ -150,7 +151,7 @@ class _KeptViews(PipelineOptions):
         return views[cls]
 
 
-OURS = (FlowOptions, StreamOptions)
+OURS: tuple[Any, ...] = (FlowOptions, StreamOptions, EnrichOptions)
 """The options of the main job; all others are Beam's."""
 
 
@@ -186,6 +187,6 @@ def parse_options(arguments: Sequence[str]) -> PipelineOptions:
     words = ["--show_steps" if word == _DRY_RUN else word for word in expanded(arguments, parser)]
     parser.parse_args(words)
     kept = _KeptViews(words)
-    kept.view_as(FlowOptions).check()
-    kept.view_as(StreamOptions).check()
+    for ours in OURS:
+        kept.view_as(ours).check()
     return kept

@@ -7,6 +7,7 @@ import apache_beam as beam
 import pyarrow as pa
 from apache_beam.options.pipeline_options import PipelineOptions
 
+from pipelines.enrich_options import EnrichOptions, settings_of
 from transforms import fields
 from transforms.fields import Field
 
@@ -39,7 +40,13 @@ def steps_of(beam_options: PipelineOptions) -> list[FlowStep]:
     Raises:
         InputError: A setting is wrong, or a file cannot be used.
     """
-    return []
+    steps = []
+    enrich = settings_of(beam_options.view_as(EnrichOptions))
+    if enrich is not None:
+        from transforms.enrich.enrich_flows import EnrichFlows  # libraries that other jobs start sooner without
+
+        steps.append(FlowStep("EnrichFlows", EnrichFlows(enrich)))
+    return steps
 
 
 def schema_after(schema: pa.Schema, steps: Sequence[FlowStep]) -> pa.Schema:

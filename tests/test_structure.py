@@ -25,7 +25,16 @@ PROJECT = tomllib.loads((TOP / "pyproject.toml").read_text(encoding="utf-8"))
 MAY_IMPORT = {
     "pipelines": ("pipelines", "queues", "sinks", "sources", "training", "transforms"),
     "queues": ("queues", "transforms.records", "transforms.avro"),
-    "sinks": ("sinks", "transforms.records", "transforms.fields", "transforms.avro", "transforms.features.sets"),
+    "sinks": (
+        "sinks",
+        "queues",
+        "transforms.records",
+        "transforms.fields",
+        "transforms.avro",
+        "transforms.avro_columns",
+        "transforms.features.sets",
+        "transforms.kernel",
+    ),
     "sources": (
         "sources",
         "queues",
