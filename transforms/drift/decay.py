@@ -79,7 +79,7 @@ def nats(value: int) -> float:
     return value / _SCALE
 
 
-def follow(wrong: np.ndarray, test: DecayRule, since: Sum = Sum()) -> tuple[Sum, list[int]]:  # noqa: B008 - immutable
+def follow(wrong: np.ndarray, test: DecayRule, since: Sum = Sum()) -> tuple[Sum, list[tuple[int, bool]]]:  # noqa: B008
     """Goes on with the test over answers in order.
 
     Args:
@@ -88,22 +88,25 @@ def follow(wrong: np.ndarray, test: DecayRule, since: Sum = Sum()) -> tuple[Sum,
         since: Where the test stood before them.
 
     Returns:
-        Where it stands after them, and the places in `wrong` at which the model was found to have decayed.
+        Where it stands after them, and what changed: the place in `wrong`, and whether the model has decayed there or
+        has recovered.
     """
     value, decayed = since
-    alarms = []
+    changes = []
     before = 0
-    places = np.flatnonzero(wrong).tolist()  # answers that are right in a row are one step
-    for place in places:
+    for place in (*np.flatnonzero(wrong).tolist(), len(wrong)):  # answers that are right in a row are one step
+        if decayed and (place - before) * test.down >= value:
+            decayed = False
+            changes.append((before - 1 - (-value // test.down), False))
         value = max(0, value - (place - before) * test.down)
-        decayed = decayed and value > 0
+        if place == len(wrong):
+            break
         value = min(value + test.up, 2 * test.limit)
         if value >= test.limit and not decayed:
             decayed = True
-            alarms.append(place)
+            changes.append((place, True))
         before = place + 1
-    value = max(0, value - (len(wrong) - before) * test.down)
-    return Sum(value, decayed and value > 0), alarms
+    return Sum(value, decayed), changes
 
 
 def in_order(judged: np.ndarray) -> np.ndarray:

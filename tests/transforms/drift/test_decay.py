@@ -8,39 +8,41 @@ from hypothesis import strategies as st
 from transforms.drift.decay import JUDGED, Sum, follow, in_order, nats, rule, upper_bound
 
 TEST = rule(2000, 8, 100_000)
+QUICK = rule(20, 1, 20)
 
 
 def by_hand(wrong, test):
     """The definition, one answer after the other."""
-    value, decayed, alarms = 0, False, []
+    value, decayed, changes = 0, False, []
     for place, one in enumerate(wrong):
         value = min(value + test.up, 2 * test.limit) if one else max(0, value - test.down)
-        if value >= test.limit and not decayed:
-            decayed = True
-            alarms.append(place)
-        decayed = decayed and value > 0
-    return Sum(value, decayed), alarms
+        if decayed != (value > 0 if decayed else value >= test.limit):
+            decayed = not decayed
+            changes.append((place, decayed))
+    return Sum(value, decayed), changes
 
 
-@given(st.lists(st.booleans(), max_size=400), st.lists(st.integers(0, 400), max_size=5))
+@given(st.lists(st.sampled_from([False] * 9 + [True]), max_size=900), st.lists(st.integers(0, 900), max_size=5))
 @settings(max_examples=50)
 def test_however_answers_are_divided_the_sum_is_that_of_one_after_the_other(wrong, cuts):
-    expected = by_hand(wrong, TEST)
-    standing, alarms, done = Sum(), [], 0
+    expected = by_hand(wrong, QUICK)
+    standing, changes, done = Sum(), [], 0
     for part in np.split(np.array(wrong, bool), sorted(min(cut, len(wrong)) for cut in cuts)):
-        standing, found = follow(part, TEST, standing)
-        alarms += [done + place for place in found]
+        standing, found = follow(part, QUICK, standing)
+        changes += [(done + place, decayed) for place, decayed in found]
         done += len(part)
-    assert (standing, alarms) == expected
+    assert (standing, changes) == expected
 
 
 def test_a_collapse_is_found_soon_and_told_once():
     """From one wrong answer in 250 to one in two; it ends when answers are right again."""
     random = np.random.default_rng(3)
     wrong = np.concatenate([random.random(5000) < 0.004, random.random(1000) < 0.5, np.zeros(2000, bool)])
-    standing, alarms = follow(wrong, TEST)
-    assert len(alarms) == 1
-    assert 5000 <= alarms[0] < 5030
+    standing, ((found, decayed), (ended, still)) = follow(wrong, TEST)
+    assert decayed
+    assert not still
+    assert 5000 <= found < 5030
+    assert 6000 < ended < 7000
     assert standing == Sum(0, False)
 
 
