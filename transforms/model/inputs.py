@@ -64,10 +64,7 @@ def as_float32(values: pa.Array) -> np.ndarray:
         raise InputError(f"a column of {values.type} is no number that a model can read")
     if pa.types.is_boolean(values.type):
         values = values.cast(pa.uint8())
-    if not values.null_count:
-        return values.to_numpy(zero_copy_only=False).astype(np.float32)
-    known = values.is_valid().to_numpy(zero_copy_only=False)
-    return np.where(known, values.fill_null(0).to_numpy(zero_copy_only=False).astype(np.float32), np.float32(np.nan))
+    return values.to_numpy(zero_copy_only=False).astype(np.float32)  # pyarrow makes floats with NaN where nulls are
 
 
 @lru_cache
