@@ -11,14 +11,19 @@ its flows: the same job run again replaces its files.
 A streaming job writes the same folders. Its files appear whole within `--file_max_age_s`, their names are time and a
 token, and rows are in order within each row group. Until then flows are in hidden journals there (`sinks/journal.py`):
 where a process is killed, another one, the job's end or the next job makes files of what it left. After a failure a
-record may be there twice: `SELECT DISTINCT ON (flow_id) …`.
+record may be there twice: docs/parquet.md has the query `flows_latest`, which gives each flow once. Small files become
+large ones, at any time (`sinks/compaction.py`):
+
+    python -m sinks.parquet --compact flows
 """
 
+import argparse
 import glob
 import os
+import sys
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -27,13 +32,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from apache_beam.metrics import Metrics
 
-from sinks import flow_files, places
+from sinks import compaction, flow_files, places
 from sinks.append_records import AppendRecords
 from sinks.background import Background
 from sinks.flow_files import INTERIM, FileWriter, FlowFiles, gathered_batches
 from sinks.outputs import TOP_TALKERS, SinkContext, SinkUrl
 from sinks.record_files import Written
-from transforms.records import Reject
+from transforms.records import InputError, Reject
 
 ENCODERS = 2
 """Blocks encoded at a time: when the last flows have come, both cores have something to do."""
@@ -172,3 +177,39 @@ class _WriteFiles(beam.DoFn):
         files = list(writer.write(gathered))
         self._milliseconds.append(round((time.perf_counter() - start) * 1000))
         return files
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; returns its exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m sinks.parquet",
+        description="Looks after the files of an output parquet:DIR.",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--compact",
+        metavar="DIR",
+        required=True,
+        help="Makes large files of the small ones, while jobs write there and others read.",
+    )
+    parser.add_argument(
+        "--file_rows",
+        metavar="N",
+        type=int,
+        default=compaction.FILE_ROWS,
+        help=f"Records of a file, at most; 2 KB of memory each. Default {compaction.FILE_ROWS}.",
+    )
+    options = parser.parse_args(arguments)
+    try:
+        if options.file_rows < 1:
+            raise InputError(f"--file_rows: {options.file_rows}; give 1 or more")
+        done = compaction.compact(places.local_path("--compact", options.compact), options.file_rows)
+    except InputError as error:
+        print(f"flowbeam: {error}", file=sys.stderr)
+        return 2
+    print(f"{done.merged:,} files became {done.made:,}; {done.repeated:,} records were there twice")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
