@@ -5,7 +5,8 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, wait
+from contextlib import suppress
+from itertools import repeat
 
 import pyarrow as pa
 
@@ -21,9 +22,10 @@ KEPT_NAMES = 1 << 16
 """Addresses whose answers are kept."""
 
 KEPT_S = 3600.0
-"""An answer is asked for again after so long."""
+"""All answers are asked for again after so long."""
 
-_WAITING = 1 << 12
+WAITING = 1 << 10
+"""Addresses that wait for a thread; what comes beyond has no name yet."""
 
 
 def system_name(address: str) -> str:
@@ -36,63 +38,88 @@ def system_name(address: str) -> str:
     return name
 
 
+Answers = dict[str | None, str | None]
+
+_UNKNOWN = "?"  # no name: the resolver gives none with this letter
+
+
+class _Countdown:
+    """How many answers a batch still waits for."""
+
+    def __init__(self) -> None:
+        self.left = 0
+        self.over = threading.Event()
+
+
 class HostNames:
     """Names by the system's resolver, asked by a few threads.
 
     Args:
         threads: Questions at a time.
         wait_s: The longest that a batch waits; what is answered later is there for the next.
-        resolve: The name of an address, None without.
+        resolve: The name of an address; OSError without.
+        kept: Answers to keep, and as many older ones; what is in neither is asked again.
     """
 
     def __init__(
-        self, threads: int, wait_s: float, resolve: Callable[[str], str | None] = system_name, kept: int = KEPT_NAMES
+        self, threads: int, wait_s: float, resolve: Callable[[str], str] = system_name, kept: int = KEPT_NAMES
     ) -> None:
         self._wait_s = wait_s
-        self._kept = kept
         self._resolve = resolve
-        self._asked: queue.Queue[tuple[str, Future[str | None]]] = queue.Queue(_WAITING)
-        self._answers: dict[str, tuple[Future[str | None], float]] = {}
+        self._kept = kept
         self._lock = threading.Lock()
+        self._questions: queue.SimpleQueue[tuple[str, _Countdown]] = queue.SimpleQueue()
+        self._asked: set[str] = set()
+        self._young: Answers = {None: None}
+        self._old: Answers = {}
+        self._since_s = time.monotonic()
         for number in range(threads):  # daemons: a resolver that hangs does not keep the process
             threading.Thread(target=self._work, name=f"reverse-dns-{number}", daemon=True).start()
 
-    def find(self, addresses: list[str]) -> tuple[list[str | None], list[bool]]:
-        """The names of addresses, and which of them have no answer yet. It waits for those asked for now, alone."""
-        new: list[Future[str | None]] = []
+    def find(self, addresses: list[str | None]) -> tuple[list[str | None], list[bool]]:
+        """The names of addresses, and which of them have no answer yet. It waits for what it asks for itself, alone."""
+        countdown = _Countdown()
         with self._lock:
-            asked = [self._ask(address, new) for address in addresses]
-            while len(self._answers) > self._kept:
-                del self._answers[next(iter(self._answers))]
-        if new:
-            wait(new, self._wait_s)
-        done = [future is not None and future.done() for future in asked]
-        names = [
-            future.result() if future is not None and over else None for future, over in zip(asked, done, strict=True)
-        ]
-        return names, [not over for over in done]
+            if time.monotonic() - self._since_s > KEPT_S:
+                self._young, self._old, self._since_s = {None: None}, {}, time.monotonic()
+            names = self._known(addresses)
+            if _UNKNOWN in names:
+                self._ask(addresses, names, countdown)
+        if countdown.left:
+            countdown.over.wait(self._wait_s)
+        if _UNKNOWN not in names:
+            return names, [False] * len(names)
+        with self._lock:
+            names = self._known(addresses)
+        return [None if name is _UNKNOWN else name for name in names], [name is _UNKNOWN for name in names]
 
-    def _ask(self, address: str, new: list[Future[str | None]]) -> Future[str | None] | None:
-        """The answer to come; None if too many are being waited for."""
-        now = time.monotonic()
-        known = self._answers.pop(address, None)
-        if known is not None and now - known[1] < KEPT_S:
-            self._answers[address] = known  # the youngest again
-            return known[0]
-        future: Future[str | None] = Future()
-        try:
-            self._asked.put_nowait((address, future))
-        except queue.Full:
-            return None
-        self._answers[address] = future, now
-        new.append(future)
-        return future
+    def _known(self, addresses: list[str | None]) -> list[str | None]:
+        return list(map(self._young.get, addresses, repeat(_UNKNOWN)))
+
+    def _ask(self, addresses: list[str | None], names: list[str | None], countdown: _Countdown) -> None:
+        """Takes over what is in the older answers, and has threads ask for what is not."""
+        if len(self._young) > self._kept:
+            self._old, self._young = self._young, {None: None}
+        room = WAITING - self._questions.qsize()
+        for address, name in zip(addresses, names, strict=True):
+            if name is not _UNKNOWN or address is None:
+                continue
+            if address in self._old:
+                self._young[address] = self._old[address]
+            elif countdown.left < room and address not in self._asked:
+                self._asked.add(address)
+                countdown.left += 1
+                self._questions.put((address, countdown))
 
     def _work(self) -> None:
         while True:
-            address, future = self._asked.get()
-            try:
+            address, countdown = self._questions.get()
+            name: str | None = None
+            with suppress(OSError, UnicodeError):  # it has no name, or one that is none
                 name = self._resolve(address)
-            except (OSError, UnicodeError):
-                name = None
-            future.set_result(name)
+            with self._lock:
+                self._young[address] = name
+                self._asked.discard(address)
+                countdown.left -= 1
+                if not countdown.left:
+                    countdown.over.set()

@@ -38,6 +38,9 @@ FIELDS = (
 )
 """The columns that threat lists give."""
 
+KEPT_NAMES = 1 << 17
+"""Host names whose indicator is kept."""
+
 _TYPES = {"indicator": pa.string(), "list": pa.string(), "confidence": pa.float64()}
 _DOMAIN = r"^(\*\.|\.)?([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?\.)+[a-z][a-z0-9-]{0,61}[a-z0-9]\.?$"
 _COMMENT = r"\s*[#;].*$"
@@ -124,11 +127,13 @@ class Threats:
 
     def __init__(self, lists: Sequence[Indicators]) -> None:
         confidence = np.concatenate([one.confidence for one in lists])
-        order = np.argsort(-np.nan_to_num(confidence, nan=-1.0), kind="stable")
+        sure = np.nan_to_num(confidence, nan=-1.0)
+        order = np.argsort(-sure, kind="stable")
         rows = pa.array(order)
         self._text = pa.concat_arrays([one.text for one in lists]).take(rows)
         self._list = pa.concat_arrays([one.list for one in lists]).dictionary_encode().take(rows)
-        self._confidence = confidence[order]
+        self._confidence = np.append(confidence[order], np.nan)  # the last one is that of row −1
+        self._sure = np.append(sure[order], -2.0)
         hi, lo, length = (
             np.concatenate([getattr(one, name) for one in lists])[order] for name in ("hi", "lo", "length")
         )
@@ -140,6 +145,7 @@ class Threats:
         hashes = _hashes(names)
         self._hashes, first = np.unique(hashes, return_index=True)
         self._domain_rows = domains[first]
+        self._row_of: dict[str | None, int] = {None: -1}
 
     @property
     def domains(self) -> int:
@@ -152,23 +158,31 @@ class Threats:
 
     def find_names(self, names: pa.StringArray) -> np.ndarray:
         """The row of the indicator for each host name or the narrowest domain around it, −1 without."""
-        found = np.full(len(names), -1, np.int32)
+        if not self.domains:
+            return np.full(len(names), -1, np.int32)
+        texts = names.to_pylist()
+        if len(self._row_of) > KEPT_NAMES:
+            self._row_of = {None: -1}
+        row_of = self._row_of
+        row_of.update(self._rows_of_names([name for name in texts if name not in row_of]))
+        return np.fromiter(map(row_of.__getitem__, texts), np.int32, len(texts))
+
+    def _rows_of_names(self, names: list[str]) -> dict[str | None, int]:
+        rows: dict[str | None, int] = dict.fromkeys(names, -1)
         owners, parents = [], []
-        for row, name in enumerate(names.to_pylist()):
-            labels = (name or "").lower().rstrip(".").split(".")
+        for name in rows:
+            labels = str(name).lower().rstrip(".").split(".")
             for at in range(len(labels) - 1):
-                owners.append(row)
+                owners.append(name)
                 parents.append(".".join(labels[at:]))
-        if not parents or not self.domains:
-            return found
         hashes = _hashes(parents)
         places = np.searchsorted(self._hashes, hashes)
         places[places == len(self._hashes)] = 0
         for hit in reversed(np.flatnonzero(self._hashes[places] == hashes).tolist()):
             row = int(self._domain_rows[places[hit]])
             if self._text[row].as_py() == parents[hit]:
-                found[owners[hit]] = row
-        return found
+                rows[owners[hit]] = row
+        return rows
 
     def columns(self, candidates: Sequence[tuple[str, np.ndarray]]) -> list[pa.Array]:
         """The columns of flows.
@@ -179,14 +193,14 @@ class Threats:
         """
         best = np.full(len(candidates[0][1]), -1, np.int32)
         best_side, best_sure = np.zeros(len(best), np.int8), np.full(len(best), -2.0)
-        sure = np.append(np.nan_to_num(self._confidence, nan=-1.0), -2.0)  # the last one is that of row −1
         for side, rows in candidates:
-            better = sure[rows] > best_sure
-            best, best_sure = np.where(better, rows, best), np.where(better, sure[rows], best_sure)
+            sure = self._sure[rows]
+            better = sure > best_sure
+            best, best_sure = np.where(better, rows, best), np.where(better, sure, best_sure)
             best_side = np.where(better, side == "dst", best_side)
         none = best < 0
         taken = pa.array(best, mask=none)
-        confidence = self._confidence[best] if len(self._confidence) else np.full(len(best), np.nan)
+        confidence = self._confidence[best]
         return [
             self._list.take(taken).cast(pa.string()),
             self._text.take(taken),
