@@ -11,7 +11,7 @@ TOOLS := $(VENV)/.tools-installed
 CODE := pipelines queues sources sinks training transforms
 
 .DEFAULT_GOAL := help
-.PHONY: help demo live test servers lint types check check-all bench bench-live docs clean
+.PHONY: help demo live test servers lint types check check-all bench bench-live wheel lock docs clean
 
 help:  ## lists the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -53,6 +53,20 @@ bench: $(TOOLS)  ## measures speed and memory, beside other tools
 bench-live: $(TOOLS)  ## measures the live path: sensor, Kafka, Prism, Flink, latency
 	@echo "== bench-live: a sensor onto Kafka, and from there to flows; needs make servers"
 	$(IN_VENV) benchmarks/live.py
+
+wheel: $(TOOLS)  ## builds the wheel into dist/, alone there
+	@echo "== wheel: dist/"
+	rm -rf dist
+	$(IN_VENV) -m build --wheel --outdir dist .
+
+LOCKED := uv pip compile pyproject.toml --quiet --generate-hashes --no-emit-index-url --no-header --no-annotate \
+  --python-version 3.11 --python-platform x86_64-manylinux_2_28
+lock: $(TOOLS)  ## resolves anew what images hold, into deploy/images/*.lock
+	@echo "== lock: packages of the images, by hash"
+	$(IN_VENV) -m $(LOCKED) --upgrade --output-file deploy/images/sensor.lock \
+	  --extra kafka --extra pubsub --extra sensor
+	$(IN_VENV) -m $(LOCKED) --upgrade --output-file deploy/images/worker.lock \
+	  --extra kafka --extra pubsub --extra elasticsearch --extra bigquery --extra cassandra --extra gcp
 
 docs: $(TOOLS)  ## writes the generated parts of docs/ and README.md
 	@echo "== docs: docs/reference.md, and what README.md shows of options and of the demo"
