@@ -68,8 +68,10 @@ def run(pipeline, flows, monitor):
 def bounded(folder, batches, labels=None):
     pipeline = beam.Pipeline(runner="FnApiRunner", options=PipelineOptions([]))
     flows = pipeline | "Flows" >> beam.Create(batches, reshuffle=False)
-    returned = None if labels is None else pipeline | "Labels" >> beam.Create(labels, reshuffle=False)
-    return run(pipeline, flows, MonitorDrift(folder, RULE, AnswersRule(), returned))
+    returned = pipeline | "Labels" >> beam.Create(labels or [], reshuffle=False)
+    if labels is None:
+        return run(pipeline, flows, MonitorDrift(folder, RULE))
+    return run(pipeline, (flows, returned), MonitorDrift(folder, RULE, with_labels=True))
 
 
 def test_two_alarms_that_are_not_confused(folder, model, caplog):
@@ -150,7 +152,7 @@ def test_a_model_without_a_reference_is_refused(folder, model, tmp_path):
     write_model(tmp_path / "m", judged=0)
     MonitorDrift(tmp_path / "m", RULE)
     with pytest.raises(InputError, match="was never judged"):
-        MonitorDrift(tmp_path / "m", RULE, labels=object())
+        MonitorDrift(tmp_path / "m", RULE, with_labels=True)
     (tmp_path / "m" / "reference.json").unlink()
     with pytest.raises(InputError, match=r"reference\.json is missing"):
         MonitorDrift(tmp_path / "m", RULE)
@@ -184,4 +186,4 @@ def endless(folder, elements):
     flows = both | "Flows" >> beam.Filter(lambda batch: "label" not in batch.schema.names)
     labels = both | "Labels" >> beam.Filter(lambda batch: "label" in batch.schema.names)
     patient = RULE._replace(lateness_ns=10_000 * SECOND_NS)  # a runner may hand on what came first last
-    return run(pipeline, flows, MonitorDrift(folder, patient, AnswersRule(), labels))
+    return run(pipeline, (flows, labels), MonitorDrift(folder, patient, AnswersRule(), with_labels=True))

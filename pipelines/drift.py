@@ -1,0 +1,63 @@
+"""Whether the model of a job still fits: wired beside the outputs, in bounded and endless jobs alike."""
+
+from pathlib import Path
+
+import apache_beam as beam
+import pyarrow as pa
+
+from pipelines.drift_options import DriftSettings
+from sinks.drift import DriftFiles, WriteDrift
+from sources.labels import ReadLabels
+from transforms.drift import rows
+from transforms.drift.monitor import MonitorDrift
+from transforms.records import Reject
+
+
+class WatchModel(beam.PTransform):
+    """Compares scored flows with what their model knows, and writes what is noticed.
+
+    Input: record batches of scored flows. Output: rejects of the labels that came back, None where none do.
+
+    Args:
+        model: The folder of the model that scores the flows.
+        settings: What is compared.
+        folder: Where rows go.
+        job: As in `SinkContext`, like the rest.
+        streaming: Whether the input does not end.
+        watch_labels: Files that come to the folder of labels are read, too; a job that ends with its streams reads
+            those that are there.
+        file_max_age_s: When files of a streaming job appear.
+
+    Attributes:
+        files: How journals of an endless job become files of the folder.
+
+    Raises:
+        InputError: The model has no reference, labels are not there, or the folder cannot be written.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        settings: DriftSettings,
+        folder: Path,
+        job: str,
+        streaming: bool = False,
+        watch_labels: bool = False,
+        file_max_age_s: float = 60.0,
+    ) -> None:
+        super().__init__()
+        self._monitor = MonitorDrift(model, settings.inputs, settings.answers, settings.labels is not None)
+        self._labels = (
+            None if settings.labels is None else ReadLabels(settings.labels, settings.label_column, watch_labels)
+        )
+        self._write = WriteDrift(folder, rows.SCHEMA, job, streaming, file_max_age_s)
+        self.files = DriftFiles(folder, rows.SCHEMA)
+
+    def expand(self, flows: beam.PCollection[pa.RecordBatch]) -> beam.PCollection[Reject] | None:
+        """Adds the steps."""
+        if self._labels is None:
+            _ = flows | "MonitorDrift" >> self._monitor | "WriteDrift" >> self._write
+            return None
+        labels = flows.pipeline | "ReadLabels" >> self._labels
+        _ = (flows, labels.labels) | "MonitorDrift" >> self._monitor | "WriteDrift" >> self._write
+        return labels.rejects
