@@ -15,7 +15,6 @@ from pipelines.plan import Plan
 from pipelines.runners import prepare
 from pipelines.summary import Summary
 from pipelines.terminal import mistake_in, progress, say
-from pipelines.verdicts import applied
 from sinks import outputs
 from sinks.rejects import RejectsSink
 from sources.captures import ReadSettings
@@ -56,12 +55,7 @@ class BoundedJob:
         pipeline = beam.Pipeline(runner=prepare(plan.beam_options, endless=False), options=plan.beam_options)
         elements = pipeline | "Inputs" >> beam.Create(self._inputs, reshuffle=False)
         flows, rejects = self._assemble(elements, Reader(read_settings(options), alone=len(self._inputs) == 1))
-        refused = [rejects]
-        flows = applied(flows, plan.steps)
-        for url, sink in plan.opened:
-            answer = flows | f"Write {url}" >> sink
-            if answer is not None:
-                refused.append(answer)
+        refused = [rejects, *plan.written(flows)]
         together = refused[0] if len(refused) == 1 else refused | "Refused" >> beam.Flatten()
         _ = together | "WriteRejects" >> RejectsSink(str(plan.rejects), options.max_rejects, plan.job)
         return pipeline

@@ -33,7 +33,7 @@ class DriftOptions(PipelineOptions):
             "Labels that come back, flow_id and label: Parquet, CSV or JSON lines, a file, a pattern, or a folder,"
             " which endless input watches."
         )
-        add("--labels", labels, metavar="PATH")
+        add("--returned_labels", labels, metavar="PATH")
         add("--label_column", "Their column with the label. Default label.", metavar="NAME", default="label")
         waiting = "Flows of endless input that wait for their label; those that ended first go. Default 1000000."
         add("--labels_wait_flows", waiting, metavar="N", type=int, default=1_000_000)
@@ -59,8 +59,8 @@ class DriftOptions(PipelineOptions):
                 raise InputError(f"--{name}: {getattr(self, name)}; give 1 or more")
         if not 10 <= self.decay_run_length < 1e15:
             raise InputError(f"--decay_run_length: {self.decay_run_length:g}; give 10 or more")
-        if self.labels is not None and not self.drift_window_s:
-            raise InputError("--labels: nothing is compared with --drift_window_s=0; give a window, or leave them out")
+        if self.returned_labels is not None and not self.drift_window_s:
+            raise InputError("--returned_labels: nothing is compared with --drift_window_s=0; give a window, or leave them out")
 
 
 class DriftSettings(NamedTuple):
@@ -93,7 +93,7 @@ def settings_of(options: DriftOptions) -> DriftSettings | None:
             options.drift_min_flows,
         ),
         AnswersRule(options.decay_run_length, options.labels_wait_flows),
-        options.labels,
+        options.returned_labels,
         options.label_column,
         Path(options.drift) if options.drift else None,
     )

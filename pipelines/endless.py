@@ -12,7 +12,6 @@ from pipelines.runners import prepare
 from pipelines.stream_options import StreamOptions
 from pipelines.summary import Summary
 from pipelines.terminal import mistake_in, say
-from pipelines.verdicts import applied
 from pipelines.waiting import RunningJob, stop_signals
 from sinks import outputs
 from sinks.rejects import RejectsSink
@@ -61,12 +60,7 @@ class EndlessJob:
             table_cache_octets=streams.table_cache_bytes,
             in_flight_octets=IN_FLIGHT_OCTETS if self._runner_is("prism") and self._in_one_process() else None,
         )
-        refused = [undecodable, followed.rejects]
-        flows = applied(followed.flows, plan.steps)
-        for url, sink in plan.opened:
-            answer = flows | f"Write {url}" >> sink
-            if answer is not None:
-                refused.append(answer)
+        refused = [undecodable, followed.rejects, *plan.written(followed.flows)]
         age_s = streams.file_max_age_s
         rejects = RejectsSink(plan.rejects, options.max_rejects, plan.job, True, age_s)
         _ = refused | "AllRejects" >> beam.Flatten() | "WriteRejects" >> rejects
@@ -85,7 +79,7 @@ class EndlessJob:
         plan = self._plan
         pipeline = self.pipeline()
         compile_kernels(self._options.feature_module, self._options.quiet)
-        outputs.adopt_left(plan.urls, plan.rejects, plan.sensors)
+        outputs.adopt_left(plan.urls, plan.beside)
         started = time.monotonic()
         try:
             with stop_signals() as asked_to_stop:
@@ -99,7 +93,7 @@ class EndlessJob:
                 raise
             raise InputError(mistake) from error
         finally:
-            held = outputs.complete(plan.urls, plan.rejects, plan.sensors, plan.job)
+            held = outputs.complete(plan.urls, plan.beside, plan.job)
             if held:
                 say(f"{held} files are still being written by processes of the runner")
         seconds = time.monotonic() - started

@@ -12,13 +12,17 @@ import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 
+from pipelines import drift_options
 from pipelines.bounded import BoundedJob
+from pipelines.drift_options import DriftOptions
 from pipelines.inputs import is_endless
 from pipelines.options import FlowOptions, parse_options
 from pipelines.plan import Plan, graph_of
+from pipelines.score_options import ScoreOptions, feature_sets_for
 from pipelines.stream_options import StreamOptions
 from pipelines.terminal import configure_logging, leave, say, stoppable
 from pipelines.verdicts import schema_after, steps_of
@@ -28,6 +32,9 @@ from transforms.features import sets
 from transforms.records import InputError
 from transforms.rules import Rules
 from transforms.settings import FlowSettings
+
+if TYPE_CHECKING:
+    from pipelines.drift import WatchModel
 
 DEFAULT_OUTPUT = "parquet:flows"
 
@@ -57,16 +64,35 @@ def plan_of(beam_options: PipelineOptions) -> Plan:
     """
     options, streams = beam_options.view_as(FlowOptions), beam_options.view_as(StreamOptions)
     endless = is_endless(options.input, bool(beam_options.view_as(StandardOptions).streaming))
-    feature_sets = tuple(options.features or [sets.FLOWBEAM])
-    settings = FlowSettings(rules_of(options), feature_sets, tuple(options.feature_module))
+    chosen = [*(options.features or [sets.FLOWBEAM]), *feature_sets_for(beam_options.view_as(ScoreOptions))]
+    settings = FlowSettings(rules_of(options), tuple(dict.fromkeys(chosen)), tuple(options.feature_module))
     steps = steps_of(beam_options)
     schema = schema_after(settings.columns().schema, steps)
     context = SinkContext(settings.feature_sets, schema, secrets.token_hex(8), endless, streams.file_max_age_s)
     opened = outputs.open_outputs(options.output or [DEFAULT_OUTPUT], context)
     urls = [url for url, _ in opened]
-    rejects = Path(options.rejects) if options.rejects else outputs.rejects_folder(urls)
-    sensors = Path(streams.sensor_events) if streams.sensor_events else outputs.sensors_folder(urls)
-    return Plan(beam_options, settings, steps, context, opened, rejects, sensors)
+    rejects = Path(options.rejects) if options.rejects else outputs.folder_beside(urls, "rejects")
+    sensors = Path(streams.sensor_events) if streams.sensor_events else outputs.folder_beside(urls, "sensors")
+    plan = Plan(beam_options, settings, steps, context, opened, rejects, sensors)
+    return plan._replace(watch=watch_of(plan))
+
+
+def watch_of(plan: Plan) -> "WatchModel | None":
+    """What tells whether the model that scores still fits; None without one.
+
+    Raises:
+        InputError: The model has nothing to compare with, or labels are not there.
+    """
+    model = plan.beam_options.view_as(ScoreOptions).model
+    settings = drift_options.settings_of(plan.beam_options.view_as(DriftOptions))
+    if model is None or settings is None:
+        return None
+    from pipelines.drift import WatchModel
+
+    streams = plan.beam_options.view_as(StreamOptions)
+    folder = settings.folder or outputs.folder_beside(plan.urls, "drift")
+    follow = plan.endless and not streams.stop_at_end
+    return WatchModel(model, settings, folder, plan.job, plan.endless, follow, streams.file_max_age_s)
 
 
 def run(arguments: Sequence[str], leftovers: ExitStack) -> None:

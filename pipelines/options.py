@@ -9,7 +9,9 @@ from typing import Any, TypeVar
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from pipelines.config import expanded
+from pipelines.drift_options import DriftOptions
 from pipelines.enrich_options import EnrichOptions
+from pipelines.score_options import ScoreOptions
 from pipelines.stream_options import StreamOptions
 from pipelines.summary import check_path
 from pipelines.terminal import OneLineParser
@@ -151,7 +153,7 @@ class _KeptViews(PipelineOptions):
         return views[cls]
 
 
-OURS: tuple[Any, ...] = (FlowOptions, StreamOptions, EnrichOptions)
+OURS: tuple[Any, ...] = (FlowOptions, StreamOptions, EnrichOptions, ScoreOptions, DriftOptions)
 """The options of the main job; all others are Beam's."""
 
 

@@ -2,16 +2,22 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 from apache_beam.pipeline import AppliedPTransform, PipelineVisitor
 
 from pipelines.options import FlowOptions
-from pipelines.verdicts import FlowStep
+from pipelines.verdicts import FlowStep, applied
 from sinks.outputs import SinkContext, SinkUrl
+from sinks.record_files import RecordFiles
+from sinks.rejects import RejectFiles
+from sinks.sensors import SensorFiles
 from transforms.settings import FlowSettings
+
+if TYPE_CHECKING:
+    from pipelines.drift import WatchModel
 
 
 class Plan(NamedTuple):
@@ -25,6 +31,7 @@ class Plan(NamedTuple):
         opened: The outputs and what writes them.
         rejects: Folder of rejects.
         sensors: Folder of sensors' events; of endless input alone.
+        watch: What tells whether the model that scores still fits; None without one.
     """
 
     beam_options: PipelineOptions
@@ -34,6 +41,7 @@ class Plan(NamedTuple):
     opened: Sequence[tuple[SinkUrl, beam.PTransform]]
     rejects: Path
     sensors: Path
+    watch: "WatchModel | None" = None
 
     @property
     def job(self) -> str:
@@ -50,6 +58,20 @@ class Plan(NamedTuple):
         """The outputs."""
         return [url for url, _ in self.opened]
 
+    @property
+    def beside(self) -> list[RecordFiles]:
+        """How journals of what is written beside the outputs become files."""
+        files: list[RecordFiles] = [RejectFiles(self.rejects), SensorFiles(self.sensors)]
+        return files if self.watch is None else [*files, self.watch.files]
+
+    def written(self, flows: beam.PCollection) -> list[beam.PCollection]:
+        """Wires everything behind assembly; gives what was refused there."""
+        flows = applied(flows, self.steps)
+        answers = [flows | f"Write {url}" >> sink for url, sink in self.opened]
+        if self.watch is not None:
+            answers.append(flows | "WatchModel" >> self.watch)
+        return [answer for answer in answers if answer is not None]
+
     def described(self) -> Iterator[str]:
         """What the run would do, one line each."""
         options = self.beam_options.view_as(FlowOptions)
@@ -64,6 +86,8 @@ class Plan(NamedTuple):
         for url in self.urls:
             yield f"output   {url}"
         yield f"rejects  {self.rejects}"
+        if self.watch is not None:
+            yield f"drift    {self.watch.files.folder}"
         if self.endless:
             yield f"sensors  {self.sensors}"
 

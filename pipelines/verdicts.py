@@ -7,7 +7,9 @@ import apache_beam as beam
 import pyarrow as pa
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from pipelines.enrich_options import EnrichOptions, settings_of
+from pipelines import enrich_options, score_options
+from pipelines.enrich_options import EnrichOptions
+from pipelines.score_options import ScoreOptions
 from transforms import fields
 from transforms.fields import Field
 
@@ -41,11 +43,16 @@ def steps_of(beam_options: PipelineOptions) -> list[FlowStep]:
         InputError: A setting is wrong, or a file cannot be used.
     """
     steps = []
-    enrich = settings_of(beam_options.view_as(EnrichOptions))
+    enrich = enrich_options.settings_of(beam_options.view_as(EnrichOptions))
     if enrich is not None:
         from transforms.enrich.enrich_flows import EnrichFlows  # libraries that other jobs start sooner without
 
         steps.append(FlowStep("EnrichFlows", EnrichFlows(enrich)))
+    scoring = score_options.settings_of(beam_options.view_as(ScoreOptions))
+    if scoring is not None:
+        from transforms.score import ScoreFlows
+
+        steps.append(FlowStep("ScoreFlows", ScoreFlows(scoring)))
     return steps
 
 

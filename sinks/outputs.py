@@ -25,8 +25,6 @@ import pyarrow as pa
 import sinks
 from sinks import journals, places, record_files
 from sinks.record_files import RecordFiles
-from sinks.rejects import RejectFiles
-from sinks.sensors import SensorFiles
 from transforms.records import InputError
 
 TOP_TALKERS = (
@@ -153,25 +151,12 @@ def open_outputs(texts: Iterable[str], context: SinkContext) -> list[tuple[SinkU
     return opened
 
 
-def rejects_folder(urls: Iterable[SinkUrl]) -> Path:
-    """Where the job's rejects go: `rejects` beside the first local output, in none of the output folders.
+def folder_beside(urls: Iterable[SinkUrl], name: str) -> Path:
+    """Where what is not flows goes, such as `rejects`: beside the first local output, in none of the output folders.
 
     Raises:
         InputError: An output itself is named so.
     """
-    return _folder_beside(urls, "rejects")
-
-
-def sensors_folder(urls: Iterable[SinkUrl]) -> Path:
-    """Where events of sensors go: `sensors`, in the same way.
-
-    Raises:
-        InputError: An output itself is named so.
-    """
-    return _folder_beside(urls, "sensors")
-
-
-def _folder_beside(urls: Iterable[SinkUrl], name: str) -> Path:
     paths = {path: url for url in urls if (path := _local_path(url)) is not None}
     folder = next(iter(paths), Path.cwd() / "flows").parent / name
     while True:
@@ -200,17 +185,21 @@ def remove_partial(urls: Iterable[SinkUrl], rejects: Path, job: str) -> None:
         places.remove_partial(path, job)
 
 
-def adopt_left(urls: Iterable[SinkUrl], rejects: Path, sensors: Path) -> None:
+def adopt_left(urls: Iterable[SinkUrl], beside: Iterable[RecordFiles]) -> None:
     """Completes files of earlier streaming jobs whose processes were killed; those of live ones stay.
+
+    Args:
+        urls: The outputs.
+        beside: What else the job writes.
 
     Raises:
         InputError: A folder cannot be written.
     """
-    for files in _record_files(urls, rejects, sensors):
+    for files in _record_files(urls, beside):
         record_files.adopt(files)
 
 
-def complete(urls: Iterable[SinkUrl], rejects: Path, sensors: Path, job: str, wait_s: float = 10.0) -> int:
+def complete(urls: Iterable[SinkUrl], beside: Iterable[RecordFiles], job: str, wait_s: float = 10.0) -> int:
     """Completes all files of a streaming job that has ended or is being stopped.
 
     What this process holds is completed at once, and what comes later is refused: such a bundle fails. Files of the
@@ -218,8 +207,7 @@ def complete(urls: Iterable[SinkUrl], rejects: Path, sensors: Path, job: str, wa
 
     Args:
         urls: The outputs.
-        rejects: The folder of rejects.
-        sensors: The folder of sensors' events.
+        beside: What else the job writes.
         job: The job's name.
         wait_s: How long to wait for other processes to end.
 
@@ -230,12 +218,12 @@ def complete(urls: Iterable[SinkUrl], rejects: Path, sensors: Path, job: str, wa
         InputError: A folder cannot be written; its records wait there, in hidden files, for the next job.
     """
     journals.end(job)
-    return record_files.wait_for_others(_record_files(urls, rejects, sensors), job, wait_s)
+    return record_files.wait_for_others(_record_files(urls, beside), job, wait_s)
 
 
-def _record_files(urls: Iterable[SinkUrl], rejects: Path, sensors: Path) -> list[RecordFiles]:
+def _record_files(urls: Iterable[SinkUrl], beside: Iterable[RecordFiles]) -> list[RecordFiles]:
     of_flows = [_sink_module(url).files(url) for url in urls if hasattr(_sink_module(url), "files")]
-    return [*of_flows, RejectFiles(rejects), SensorFiles(sensors)]
+    return [*of_flows, *beside]
 
 
 def _sink_module(url: SinkUrl) -> ModuleType:

@@ -40,7 +40,7 @@ class LabelsRead(NamedTuple):
 
 
 def find_label_files(place: str) -> list[Path]:
-    """The files that `--labels` names, in order: one, those of a folder, or those that a pattern fits.
+    """The files that `--returned_labels` names, in order: one, those of a folder, or those that a pattern fits.
 
     Raises:
         InputError: There is nothing, or nothing of a known format.
@@ -50,7 +50,7 @@ def find_label_files(place: str) -> list[Path]:
         return label_files_in(path)
     found = [path] if path.exists() else [Path(name) for name in sorted(glob.glob(str(path)))]
     if not found:
-        raise InputError(f"--labels {place}: no such file or folder; name Parquet, CSV or JSON lines of flow_id, label")
+        raise InputError(f"--returned_labels {place}: no such file or folder; name Parquet, CSV or JSON lines of flow_id, label")
     for one in found:
         _format_of(one)
     return found

@@ -98,7 +98,7 @@ def test_a_file_for_endless_input_is_refused_when_the_pipeline_is_built(output, 
 def test_standard_output_is_one_place():
     """It is beside nothing, has no query, and two outputs cannot share it."""
     (csv_url, _), (parquet_url, _) = outputs.open_outputs(["csv:-", "parquet:a/flows"], context(False))
-    assert outputs.rejects_folder([csv_url, parquet_url]) == Path("a/rejects").absolute()
+    assert outputs.folder_beside([csv_url, parquet_url], "rejects") == Path("a/rejects").absolute()
     assert outputs.query([csv_url], context(False)) is None
     for other in ("jsonl:-", "terminal:"):
         with pytest.raises(InputError, match="goes to the same place"):

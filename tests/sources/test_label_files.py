@@ -112,7 +112,7 @@ def test_places_are_files_folders_and_patterns(tmp_path):
     assert [path.name for path in find_label_files(str(tmp_path))] == ["a.parquet", "b.csv"]
     assert label_files_in(tmp_path) == find_label_files(str(tmp_path))
     assert find_label_files(str(tmp_path / "*.csv"))[-1].name == "b.csv"
-    with pytest.raises(InputError, match=r"--labels .*none: no such file or folder"):
+    with pytest.raises(InputError, match=r"--returned_labels .*none: no such file or folder"):
         find_label_files(str(tmp_path / "none"))
     with pytest.raises(InputError, match=r"e\.txt: is no label file by its name; known are \.parquet"):
         find_label_files(str(tmp_path / "e.txt"))
