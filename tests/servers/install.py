@@ -17,6 +17,7 @@ import sys
 import tarfile
 import tempfile
 import time
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -26,6 +27,7 @@ RECIPES = Path(__file__).with_name("recipes")
 _BEAM = f"v{importlib.metadata.version('apache-beam')}"
 _BEAM_IN_GO = "github.com/apache/beam/sdks/v2"
 _FLINK = "1.19.3"
+_COMPOSE = "1.29.2"
 
 
 class NotInstalled(Exception):
@@ -156,6 +158,31 @@ def _flink_job_server(folder: Path, log: Path) -> None:
         shutil.move(Path(target) / "flink-job-server.jar", folder / "gradle" / "wrapper")
 
 
+def _flink_operator(folder: Path, log: Path) -> None:
+    """Takes the definitions of the operator's resources alone."""
+    with tempfile.TemporaryDirectory(dir=folder.parent) as jars:
+        _maven(log, "flink_operator", "dependency:copy-dependencies", f"-DoutputDirectory={jars}")
+        (jar,) = Path(jars).glob("*.jar")
+        _unpack(jar, r"META-INF/fabric8/.*-v1\.yml", folder)
+
+
+def _compose_schema(folder: Path, log: Path) -> None:
+    """Takes the schema from the last Compose that was a Python package."""
+    with tempfile.TemporaryDirectory(dir=folder.parent) as downloads:
+        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
+        _run(log, *pip, f"--dest={downloads}", f"docker-compose=={_COMPOSE}")
+        (wheel,) = Path(downloads).iterdir()
+        _unpack(wheel, r"compose/config/compose_spec\.json", folder)
+
+
+def _unpack(archive: Path, pattern: str, folder: Path) -> None:
+    """Puts the files of an archive that fit a pattern into a folder, without their folders."""
+    with zipfile.ZipFile(archive) as packed:
+        for name in packed.namelist():
+            if re.fullmatch(pattern, name):
+                (folder / Path(name).name).write_bytes(packed.read(name))
+
+
 def _python_worker(folder: Path, log: Path) -> None:
     _go(folder, log, "install", f"{_BEAM_IN_GO}/python/container@{_BEAM}")
 
@@ -191,6 +218,10 @@ _RECIPES = {
         _flink_job_server,
         "putting Beam's parts together, some minutes",
     ),
+    "flink-operator": Recipe(
+        [RECIPES / "flink_operator/pom.xml"], ["java", "mvn"], _flink_operator, "fetching its resources' definitions"
+    ),
+    "compose-schema": Recipe([_COMPOSE], [], _compose_schema, "fetching it"),
     "python-worker": Recipe([_BEAM], ["go"], _python_worker, "building what starts Python workers for Flink"),
 }
 
