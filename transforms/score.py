@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import apache_beam as beam
+import numpy as np
 import pyarrow as pa
 from apache_beam.metrics import Metrics
 from apache_beam.ml.inference import base
@@ -14,6 +15,7 @@ from transforms import fields
 from transforms.fields import Field
 from transforms.model.inputs import model_inputs
 from transforms.model.live import LiveModel, ScoreSettings, feature_set_of
+from transforms.model.reasons import REASONS, reasons
 
 if base.resource is None:  # Beam loses it where torch is not installed, and then warns that memory cannot be measured
     base.resource = resource
@@ -30,6 +32,15 @@ SCORE = (
     Field("model_id", pa.string(), "", "The model that scored the flow: its name and the hash of its files."),
 )
 """The columns that every scored flow has."""
+
+EXPLANATION = Field(
+    "explanation",
+    REASONS,
+    "",
+    "Features that moved the score of an alert most, largest first: published name, value, whether it raises or lowers"
+    " the score, and by how much of the margin over benign (log-odds); null without alert.",
+)
+"""The column of `--explain`."""
 
 
 class ScoreFlows(beam.PTransform):
@@ -49,8 +60,8 @@ class ScoreFlows(beam.PTransform):
     def __init__(self, settings: ScoreSettings) -> None:
         super().__init__()
         self._settings = settings
-        settings.model()
-        self.fields: tuple[Field, ...] = SCORE
+        settings.open()  # whatever is wrong with it is told before anything runs
+        self.fields: tuple[Field, ...] = fields_of(settings)
 
     def expand(self, flows: beam.PCollection[pa.RecordBatch]) -> beam.PCollection[pa.RecordBatch]:
         """The flows, scored."""
@@ -85,20 +96,29 @@ class _FlowScorer(ModelHandler[pa.RecordBatch, pa.RecordBatch, LiveModel]):
         return True  # counters of ours, beside those of the other steps
 
 
+def fields_of(settings: ScoreSettings) -> tuple[Field, ...]:
+    """The columns that scored flows get."""
+    return (*SCORE, EXPLANATION) if settings.explain else SCORE
+
+
 def score(flows: pa.RecordBatch, live: LiveModel, settings: ScoreSettings) -> tuple[pa.RecordBatch, int]:
-    """The flows with the columns `SCORE` more, and how many of them are alerts."""
-    forest = live.forest(flows.schema.names)
+    """The flows with the columns `fields_of(settings)` more, and how many of them are alerts."""
+    forest, explainer = live.scorer(flows.schema.names)
     model = forest.model
     inputs = model_inputs(flows, feature_set_of(model), model.features)
     threshold = model.threshold if settings.threshold is None else settings.threshold
-    verdicts = forest.verdicts(forest.probabilities(inputs), threshold)
-    columns = (
-        pa.array(verdicts.score),
-        pa.array(model.classes).take(pa.array(verdicts.predicted)),
-        pa.array(verdicts.alert),
+    score, predicted, alert = forest.verdicts(forest.probabilities(inputs), threshold)
+    columns = [
+        pa.array(score),
+        pa.array(model.classes).take(pa.array(predicted)),
+        pa.array(alert),
         pa.repeat(model.id, len(flows)),
-    )
-    return _appended(flows, SCORE, columns), int(verdicts.alert.sum())
+    ]
+    if explainer is not None:
+        values = np.stack([inputs[name][alert] for name in model.features])
+        moved = explainer.contributions(values, predicted[alert])
+        columns.append(reasons(alert, model.features, values.T, moved, settings.explain))
+    return _appended(flows, fields_of(settings), columns), int(alert.sum())
 
 
 def _appended(flows: pa.RecordBatch, added: Sequence[Field], columns: Sequence[pa.Array]) -> pa.RecordBatch:

@@ -6,10 +6,12 @@ import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from apache_beam.metrics import Metrics
 
 from transforms.features import sets
+from transforms.model.explain import Explainer
 from transforms.model.folder import Model, look_at, read_model_folder
 from transforms.model.forest import Forest, open_forest
 from transforms.model.inputs import canonical_needed
@@ -51,6 +53,28 @@ class ScoreSettings:
         feature_set_of(model)
         return model
 
+    def open(self) -> "Scorer":
+        """Opens the model.
+
+        Raises:
+            InputError: As above, or YDF cannot use it, or its scores cannot be explained.
+        """
+        forest = open_forest(Path(self.folder))
+        feature_set_of(forest.model)
+        return Scorer(forest, Explainer(forest.model, forest.trees) if self.explain else None)
+
+
+class Scorer(NamedTuple):
+    """What a batch of flows is scored with.
+
+    Attributes:
+        forest: The forest.
+        explainer: What says why; None where nobody asked.
+    """
+
+    forest: Forest
+    explainer: Explainer | None
+
 
 def feature_set_of(model: Model) -> str:
     """The feature set that flows need so that the model can score them.
@@ -67,10 +91,10 @@ def feature_set_of(model: Model) -> str:
 
 
 class LiveModel:
-    """The forest to score the next batch with; threads may share it.
+    """What to score the next batch with; threads may share it.
 
     A folder that changed is opened between two batches. Until it is whole, and if it is of no use for these flows, the
-    forest that there was stays.
+    model that there was stays.
 
     Args:
         settings: Which folder.
@@ -81,41 +105,42 @@ class LiveModel:
     """
 
     def __init__(self, settings: ScoreSettings, clock: Callable[[], float] = time.monotonic) -> None:
-        self._folder = Path(settings.folder)
+        self._settings = settings
         self._clock = clock
-        self._look = look_at(self._folder)
-        self._forest = open_forest(self._folder)
+        self._look = look_at(Path(settings.folder))
+        self._scorer = settings.open()
         self._next_look_s = clock() + LOOK_EVERY_S
         self._told = ""
         self._looking = threading.Lock()
         self._taken_up = Metrics.counter("score", "models_taken_up")
         self._refused = Metrics.counter("score", "models_refused")
 
-    def forest(self, columns: Collection[str]) -> Forest:
-        """The forest for a batch of flows with these columns."""
+    def scorer(self, columns: Collection[str]) -> Scorer:
+        """What to score a batch of flows with these columns with."""
         if self._clock() >= self._next_look_s and self._looking.acquire(blocking=False):
             try:
                 self._look_again(columns)
             finally:
                 self._next_look_s = self._clock() + LOOK_EVERY_S
                 self._looking.release()
-        return self._forest
+        return self._scorer
 
     def _look_again(self, columns: Collection[str]) -> None:
-        look = look_at(self._folder)
+        look = look_at(Path(self._settings.folder))
         if look == self._look:
             return
         self._look = look
         try:
-            forest = open_forest(self._folder)
-            _check_columns(forest.model, columns)
+            scorer = self._settings.open()
+            _check_columns(scorer.forest.model, columns)
         except InputError as error:
             self._keep(str(error))
             return
         self._told = ""
-        if forest.model != self._forest.model:
-            _log.info("model %s takes the place of %s", forest.model.id, self._forest.model.id)
-            self._forest = forest
+        old, new = self._scorer.forest.model, scorer.forest.model
+        if new != old:
+            _log.info("model %s takes the place of %s", new.id, old.id)
+            self._scorer = scorer
             self._taken_up.inc()
 
     def _keep(self, reason: str) -> None:
@@ -123,7 +148,7 @@ class LiveModel:
         self._refused.inc()
         if reason != self._told:
             self._told = reason
-            _log.warning("%s; flows are scored by %s as before", reason, self._forest.model.id)
+            _log.warning("%s; flows are scored by %s as before", reason, self._scorer.forest.model.id)
 
 
 def _check_columns(model: Model, columns: Collection[str]) -> None:

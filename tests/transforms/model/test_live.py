@@ -50,11 +50,11 @@ def test_a_new_model_is_taken_up_between_batches(forests, tmp_path, clock, said)
     live = live_model(tmp_path / "office", clock)
     new = save(forests[1], tmp_path / "office")
     clock.now = 0.9
-    assert live.forest(COLUMNS).model == old
+    assert live.scorer(COLUMNS).forest.model == old
     clock.now = 1
-    assert live.forest(COLUMNS).model == new
+    assert live.scorer(COLUMNS).forest.model == new
     clock.now = 5
-    live.forest(COLUMNS)
+    live.scorer(COLUMNS)
     assert said("INFO") == [f"model {new.id} takes the place of {old.id}"]
     assert said("WARNING") == []
 
@@ -68,7 +68,7 @@ def test_a_link_that_moves_is_followed(forests, tmp_path, clock):
     (tmp_path / "next").symlink_to("b")
     (tmp_path / "next").replace(link)
     clock.now = 1
-    assert live.forest(COLUMNS).model == new
+    assert live.scorer(COLUMNS).forest.model == new
 
 
 def test_a_model_copied_file_by_file_is_taken_up_once_it_is_whole(forests, tmp_path, clock, said):
@@ -80,14 +80,14 @@ def test_a_model_copied_file_by_file_is_taken_up_once_it_is_whole(forests, tmp_p
     (folder / "model.json").write_bytes((tmp_path / "new" / "model.json").read_bytes())
     for name in new.files:
         clock.now += 1
-        assert live.forest(COLUMNS).model == old
+        assert live.scorer(COLUMNS).forest.model == old
         whole = (tmp_path / "new" / name).read_bytes()
         (folder / name).write_bytes(whole[: len(whole) // 2])
         clock.now += 1
-        assert live.forest(COLUMNS).model == old
+        assert live.scorer(COLUMNS).forest.model == old
         (folder / name).write_bytes(whole)
     clock.now += 1
-    assert live.forest(COLUMNS).model == new
+    assert live.scorer(COLUMNS).forest.model == new
     assert all("is damaged or half written" in line and line.endswith("as before") for line in said("WARNING"))
     assert len(said("WARNING")) <= len(new.files)
 
@@ -99,7 +99,7 @@ def test_a_damaged_model_is_told_once(forests, tmp_path, clock, said):
         nodes = tmp_path / "office" / "forest" / "nodes-00000-of-00001"
         nodes.write_bytes(b"0" * length)
         clock.now += 1
-        assert live.forest(COLUMNS).model == old
+        assert live.scorer(COLUMNS).forest.model == old
     assert len(said("WARNING")) == 1
     assert f"flows are scored by {old.id} as before" in said("WARNING")[0]
 
@@ -109,7 +109,7 @@ def test_a_folder_that_vanishes_leaves_the_model(forests, tmp_path, clock, said)
     live = live_model(tmp_path / "office", clock)
     shutil.rmtree(tmp_path / "office")
     for clock.now in (1, 2, 3):
-        assert live.forest(COLUMNS).model == old
+        assert live.scorer(COLUMNS).forest.model == old
     assert len(said("WARNING")) == 1
 
 
@@ -119,7 +119,7 @@ def test_a_model_for_other_flows_is_not_taken_up(forests, tmp_path, clock, said)
     live = live_model(tmp_path / "office", clock)
     save(forests[1], tmp_path / "office")
     clock.now = 1
-    assert live.forest([name for name in COLUMNS if name != FEATURES[0]]).model == old
+    assert live.scorer([name for name in COLUMNS if name != FEATURES[0]]).forest.model == old
     assert "needs columns of flowbeam@1 that the flows of this job lack: fwd_packets" in said("WARNING")[0]
 
 
@@ -130,7 +130,7 @@ def test_another_threshold_is_taken_up_too(forests, tmp_path, clock):
     path = tmp_path / "office" / "model.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "threshold": 0.25}), encoding="utf-8")
     clock.now = 1
-    assert live.forest(COLUMNS).model.threshold == 0.25
+    assert live.scorer(COLUMNS).forest.model.threshold == 0.25
 
 
 def test_a_model_without_a_set_cannot_score_flows(forests, tmp_path):
