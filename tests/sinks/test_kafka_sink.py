@@ -146,7 +146,7 @@ def test_nothing_is_lost_while_the_broker_is_away(tmp_path, monkeypatch):
         impatient = opened(url, blocks[0], retry_s=0.1).sender()
         server.kill()
         monkeypatch.setattr("sinks.kafka._DELIVERY_S", 1.0)
-        with pytest.raises(InputError, match="no broker answers.*see that it is up"):
+        with pytest.raises(InputError, match=r"no broker answers.*see that it is up"):
             impatient.send(blocks[0])
 
 
