@@ -3,14 +3,12 @@
 from pathlib import Path
 
 import apache_beam as beam
-import pyarrow as pa
 
 from pipelines.drift_options import DriftSettings
 from sinks.drift import DriftFiles, WriteDrift
 from sources.labels import ReadLabels
 from transforms.drift import rows
 from transforms.drift.monitor import MonitorDrift
-from transforms.records import Reject
 
 
 class WatchModel(beam.PTransform):
@@ -53,7 +51,7 @@ class WatchModel(beam.PTransform):
         self._write = WriteDrift(folder, rows.SCHEMA, job, streaming, file_max_age_s)
         self.files = DriftFiles(folder, rows.SCHEMA)
 
-    def expand(self, flows: beam.PCollection[pa.RecordBatch]) -> beam.PCollection[Reject] | None:
+    def expand(self, flows):  # Beam would warn of a hint that may be None
         """Adds the steps."""
         if self._labels is None:
             _ = flows | "MonitorDrift" >> self._monitor | "WriteDrift" >> self._write
