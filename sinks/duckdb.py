@@ -2,8 +2,9 @@
 
 A record replaces one of the same `flow_id` with a lower or equal `record_number`: a final record its interim ones, a
 job run again its own. So the column `record_kind` says `interim` only of flows that had not ended when the job did,
-and no query counts a flow twice. A new file appears whole; an existing one, which may hold flows of other jobs and
-other tables, changes in one transaction.
+and no query counts a flow twice; the view `flows_latest` is the table by the name that other stores have for that. A
+new file appears whole; an existing one, which may hold flows of other jobs and other tables, changes in one
+transaction.
 """
 
 import os
@@ -41,6 +42,9 @@ _INSERT_NEW = """
     INSERT INTO flows BY NAME
     SELECT * FROM {part}.flows AS new
     WHERE NOT EXISTS (SELECT 1 FROM flows AS old WHERE old.flow_id = new.flow_id)"""
+
+_LATEST_IS_OURS = """
+    SELECT count(*) = 0 FROM duckdb_tables WHERE table_name = 'flows_latest' AND database_name = current_database()"""
 
 _COLUMNS = "SELECT column_name, data_type, comment FROM duckdb_columns WHERE database_name = ? AND table_name = 'flows'"
 
@@ -113,6 +117,7 @@ class Database(WholeFile):
                 self._fit_table(database, whole, name)
                 database.execute(_DELETE_REPLACED.format(part=name))
                 database.execute(_INSERT_NEW.format(part=name))
+            _create_view(database)
             database.commit()
 
     def _fit_table(self, database: Any, whole: Path, part: str) -> None:
@@ -159,6 +164,12 @@ def _create(database: Any, schema: pa.Schema, batches: Iterable[pa.RecordBatch])
     database.execute("CREATE TABLE flows AS FROM batches")
     database.unregister("batches")
     _describe(database, {field.name: _definition(field) for field in schema})
+
+
+def _create_view(database: Any) -> None:
+    """Makes the view anew, since the table may have got columns; not in the stead of a table of somebody else."""
+    if database.execute(_LATEST_IS_OURS).fetchone() == (True,):
+        database.execute("CREATE OR REPLACE VIEW flows_latest AS FROM flows")
 
 
 def _definition(field: pa.Field) -> str | None:

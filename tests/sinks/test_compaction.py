@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 
 import duckdb
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from sink_testing import bundle, flow_id, flows
@@ -191,6 +192,23 @@ def test_a_killed_compaction_loses_and_doubles_nothing(folder, call, after, able
     assert table(folder).equals(before)
     assert len(files(folder)) == 2
     assert not [name for name in os.listdir(folder) if name.startswith(".")]
+
+
+def test_what_a_job_added_to_the_old_folder_outlives_a_kill(folder, monkeypatch):
+    """Its file went where the folder's name led when it was opened; then the compaction is killed."""
+    move_over = compaction._move_over
+
+    def killed(old, hour, inputs):
+        pq.write_table(pa.Table.from_batches([flows([77])]), old / "late.parquet")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(compaction, "_move_over", killed)
+    with pytest.raises(KeyboardInterrupt):
+        compact(folder)
+    assert len(table(folder)) == 6
+    monkeypatch.setattr(compaction, "_move_over", move_over)
+    compact(folder)
+    assert len(table(folder)) == 7
 
 
 def test_a_full_disk_leaves_all_as_it_was(folder, monkeypatch):

@@ -28,7 +28,9 @@ def test_a_table_with_types_and_comments(tmp_path):
     )
     described = {
         name: (kind, comment)
-        for name, kind, comment in query(path, "SELECT column_name, data_type, comment FROM duckdb_columns")
+        for name, kind, comment in query(
+            path, "SELECT column_name, data_type, comment FROM duckdb_columns WHERE table_name = 'flows'"
+        )
     }
     assert described["flow_id"][0] == "BLOB"
     assert described["src_port"][0] == "USMALLINT"
@@ -80,8 +82,22 @@ def test_other_tables_and_jobs_with_other_sets_stay(tmp_path):
     assert query(path, "SELECT text FROM notes") == [("mine",)]
     rows = query(path, "SELECT flow_ack_count, fwd_end_ns, active_mean_us FROM flows ORDER BY flow_start_ns")
     assert rows == [(0, None, None), (0, 7, None)]
-    comments = query(path, "SELECT comment FROM duckdb_columns WHERE column_name = 'fwd_end_ns'")
+    comments = query(
+        path, "SELECT comment FROM duckdb_columns WHERE column_name = 'fwd_end_ns' AND table_name = 'flows'"
+    )
     assert comments[0][0]
+
+
+def test_the_view_has_each_flow_once_and_new_columns(tmp_path):
+    """After a job with other sets, too; a table of that name stays what it is."""
+    path = tmp_path / "x.duckdb"
+    write(f"duckdb:{path}", [flows([1], record_kind="interim"), flows([1], record_number=1, fwd_packets=9)])
+    write(f"duckdb:{path}", [flows([2], ("nfstream@1",), fwd_end_ns=7)], ("nfstream@1",))
+    assert query(path, "SELECT fwd_packets, fwd_end_ns FROM flows_latest ORDER BY ALL") == [(0, 7), (9, None)]
+    with duckdb.connect(str(path)) as database:
+        database.execute("DROP VIEW flows_latest; CREATE TABLE flows_latest AS SELECT 1 AS mine")
+    write(f"duckdb:{path}", [flows([3])])
+    assert query(path, "FROM flows_latest") == [(1,)]
 
 
 def test_a_failed_join_leaves_the_file_as_it_was(tmp_path):
