@@ -1,6 +1,6 @@
 """Labelled flows in, a model with an honest report out; and models judged and trained further.
 
-    python -m pipelines.train --flows labelled --features flowbeam@1 --output models/office
+    python -m pipelines.train --flows labelled --output models/office
     python -m pipelines.train --flows Friday.csv --label_column Label --features cic@1 --output models/ids
     python -m pipelines.train --evaluate models/ids --flows Monday.csv --label_column Label --metrics monday.json
     python -m pipelines.train --continue models/office --flows labelled/this-week
@@ -8,50 +8,119 @@
 docs/training.md tells what each step does.
 """
 
+import json
 import sys
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipelines.terminal import configure_logging, say
-from pipelines.train_options import model_place, parse_options, train_settings
+from pipelines.train_options import model_place, new_data, parse_options, train_settings
 from transforms.records import InputError
+
+if TYPE_CHECKING:
+    from training.report import Report
+
+NOT_BETTER = 1
+"""Exit status of `--continue` where the old model stays."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns its exit status."""
     configure_logging()
     try:
-        run(parse_options(arguments))
+        options = parse_options(arguments)
+        if options.evaluate:
+            return _evaluate(options)
+        if getattr(options, "continue"):
+            return _continue(options)
+        return _train(options)
     except InputError as error:
         say(str(error))
         return 2
     except KeyboardInterrupt:
         say("stopped; no half-written model is left")
         return 130
+
+
+def _train(options: Namespace) -> int:
+    place = model_place(options)
+    if options.flows:
+        from training import saving, train
+
+        trained = train.train(train_settings(options), _tell(options))
+        model = saving.save(trained, place, options.keep_rows)
+        if not options.quiet:
+            _show(trained.report)
+            print(f"{place}: model {model.id}; {place / 'report.html'} tells the rest")
+    if options.export_savedmodel:
+        from transforms.model.savedmodel import export_savedmodel
+
+        export_savedmodel(place, Path(options.export_savedmodel))
+        if not options.quiet:
+            print(f"{options.export_savedmodel}: {place} as a TensorFlow SavedModel")
     return 0
 
 
-def run(options: Namespace) -> None:
-    """Does what the options ask for.
+def _evaluate(options: Namespace) -> int:
+    from training import continuing
+    from training.report import write_report
 
-    Raises:
-        InputError: A setting is wrong, or the data cannot be used.
-    """
-    from training import saving, train
+    report = continuing.evaluate(Path(options.evaluate), new_data(options), _tell(options))
+    if options.metrics:
+        path = Path(options.metrics)
+        said = {"model": report.model, "files": [file.name for file in report.files], **report.metrics.to_json()}
+        try:
+            path.write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise InputError(f"--metrics {path}: cannot be written: {error.strerror}") from error
+        write_report(report, path.with_suffix(".html"))
+    if not options.quiet:
+        _show(report)
+        if options.metrics:
+            print(f"{options.metrics}: all figures; {Path(options.metrics).with_suffix('.html')} shows them")
+    return 0
+
+
+def _continue(options: Namespace) -> int:
+    from training import continuing, saving
+    from training.split import SplitRule
+
+    old = Path(getattr(options, "continue"))
+    continued = continuing.continue_training(old, new_data(options), SplitRule.parse(options.split), _tell(options))
+    after = continued.trained.report.metrics
+    if not options.quiet:
+        _show(continued.trained.report)
+        for rows, before, now in (
+            ("new rows", continued.before, after),
+            ("older rows", continued.old_before, continued.old_after),
+        ):
+            print(
+                f"  {now.rows:,} {rows}, held back: accuracy {before.accuracy:.4f} before, {now.accuracy:.4f} now;"
+                f" macro F1 {before.macro_f1:.4f} before, {now.macro_f1:.4f} now"
+            )
+    place = model_place(options) if options.output else old
+    if not continued.is_better:
+        say(f"{old}: stays as it is; the model trained further is not better on new rows, or forgets older ones")
+        return NOT_BETTER
+    model = saving.save(continued.trained, place, options.keep_rows)
+    if not options.quiet:
+        print(f"{place}: model {model.id} takes the place of {continued.trained.model.history[-1]['id']}")
+    return 0
+
+
+def _tell(options: Namespace) -> Callable[[str], None]:
+    return (lambda _: None) if options.quiet else say
+
+
+def _show(report: "Report") -> None:
     from training.report import findings
 
-    tell = (lambda _: None) if options.quiet else say
-    settings = train_settings(options)
-    trained = train.train(settings, tell)
-    place = model_place(options)
-    model = saving.save(trained, place, options.keep_rows)
-    if not options.quiet:
-        for finding in findings(trained.report):
-            print(("! " if finding.is_warning else "  ") + finding.text)
-        metrics = trained.report.metrics
-        print(f"{place}: model {model.id}, accuracy {metrics.accuracy:.4f}, macro F1 {metrics.macro_f1:.4f};")
-        print(f"{Path(place) / 'report.html'} tells the rest")
+    for finding in findings(report):
+        print(("! " if finding.is_warning else "  ") + finding.text)
+    metrics = report.metrics
+    print(f"  {metrics.rows:,} rows judged: accuracy {metrics.accuracy:.4f}, macro F1 {metrics.macro_f1:.4f}")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from pipelines.words import comma_separated
 from transforms.records import InputError
 
 if TYPE_CHECKING:
+    from training.continuing import NewData
     from training.train import TrainSettings
 
 
@@ -21,20 +22,21 @@ def parse_options(arguments: Sequence[str] | None) -> Namespace:
         InputError: An option is unknown, missing, or does not go with another.
     """
     options = _parser().parse_args(arguments)
-    chosen = [name for name in ("output", "evaluate", "continue", "export_savedmodel") if getattr(options, name)]
-    doing = "evaluate" if options.evaluate else "continue" if getattr(options, "continue") else ""
-    if options.export_savedmodel and not chosen[0] == "output":
-        raise InputError(
-            "--export_savedmodel: name the model with --output; it is exported, trained first with --flows"
-        )
+    older = options.evaluate or getattr(options, "continue")
     if options.evaluate and getattr(options, "continue"):
         raise InputError("--evaluate and --continue: do one after the other")
-    if not chosen:
+    if not options.output and not older:
         raise InputError("say where the model goes, with --output models/NAME; see --help")
-    if not options.flows and not options.export_savedmodel:
-        raise InputError("say what to learn from, with --flows DIR or FILE.csv; see --help")
-    if options.metrics and doing != "evaluate":
-        raise InputError("--metrics: goes with --evaluate; a model folder has metrics.json")
+    if not options.flows and not (options.export_savedmodel and options.output):
+        raise InputError("say which rows, with --flows DIR or FILE.csv; see --help")
+    if options.export_savedmodel and older:
+        raise InputError("--export_savedmodel: goes with --output, trained by --flows or there already")
+    if options.evaluate and options.output:
+        raise InputError("--evaluate writes no model; leave --output out, or train one with --flows")
+    if options.metrics and not options.evaluate:
+        raise InputError("--metrics: goes with --evaluate; a model folder has its own, metrics.json")
+    if options.keep_rows < 0:
+        raise InputError(f"--keep_rows {options.keep_rows}: cannot be; write a number of rows, or 0 for none")
     return options
 
 
@@ -67,6 +69,13 @@ def train_settings(options: Namespace) -> "TrainSettings":
     )
 
 
+def new_data(options: Namespace) -> "NewData":
+    """The rows that a model is judged on or trained further with."""
+    from training.continuing import NewData
+
+    return NewData(tuple(options.flows), options.label_column, options.max_rows, not options.no_header, options.seed)
+
+
 def model_place(options: Namespace) -> Path:
     """Where the model goes.
 
@@ -74,7 +83,7 @@ def model_place(options: Namespace) -> Path:
         InputError: The place has no name.
     """
     place = Path(options.output).expanduser()
-    if not place.name:
+    if place.name in ("", ".."):
         raise InputError(f"--output {options.output}: has no name; write models/NAME")
     return place
 

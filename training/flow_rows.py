@@ -89,7 +89,7 @@ def _count(report: CicReport, found: Found) -> None:
 
 
 def _numbers(feature_set: sets.FeatureSet, have: set[str] | None, wanted: Wanted, found: Found) -> list[Column]:
-    """The set's columns of numbers in its order, made of what there is; without those that say what another one says."""
+    """The set's columns of numbers that can be made, in its order, without those that say what another one says."""
     kept: list[Column] = []
     for column in feature_set.columns:
         if column.kind == "label" or (wanted.columns is not None and column.name not in wanted.columns):

@@ -64,12 +64,12 @@ def threshold_of(table: Table, benign: str, limit: Limit, grown: TreeSettings, s
         is_benign.append(table.labels[judged] == at)
     rows = int(np.concatenate(is_benign).sum())
     found = threshold_for(np.concatenate(scores), np.concatenate(is_benign), limit.rate)
-    if found is None:
-        return 1.0, f"--max_fpr {limit.rate}: no threshold lets so few benign rows pass; only certainty is an alert"
-    doubt = (
-        f"--max_fpr {limit.rate}: {rows:,} benign rows are too few to tell so small a part; none of them is let pass"
-    )
-    return min(max(found, 0.0), 1.0), doubt if rows * limit.rate < 1 else ""
+    doubt = ""
+    if rows * limit.rate < 1:
+        doubt = f"--max_fpr {limit.rate}: {rows:,} benign rows are too few to tell so small a part; none is let pass"
+    elif found is None:
+        doubt = f"--max_fpr {limit.rate}: no threshold lets so few benign rows pass; only certainty is an alert"
+    return 1.0 if found is None else min(max(found, 0.0), 1.0), doubt
 
 
 def part_of(table: Table) -> Part:

@@ -51,7 +51,7 @@ def save(trained: Trained, folder: Path, keep_rows: int) -> Model:
         write_metrics(trained, hidden / "metrics.json")
         write_report(trained.report, hidden / "report.html")
         if kept is not None:
-            parquet.write_table(kept, hidden / ROWS, compression="zstd", use_byte_stream_split=False)
+            parquet.write_table(kept, hidden / ROWS, compression="zstd")
 
     return write_model_folder(folder, trained.model, write_files)
 
@@ -85,8 +85,7 @@ def kept_rows(folder: Path, model: Model) -> Kept:
         columns = {name: rows.column(name).to_numpy() for name in model.features}
     except (pa.ArrowInvalid, KeyError, OSError) as error:
         raise InputError(f"model {folder}: {ROWS} is damaged; copy the whole folder again") from error
-    known = tuple(model.training.get("kept_classes", model.classes))
-    table = Table(columns, labels, known)
+    table = Table(columns, labels, model.classes)
     return Kept(table.rows(~tested), table.rows(tested))
 
 
@@ -95,9 +94,8 @@ def _kept(trained: Trained, most: int) -> pa.Table | None:
     if not most:
         return None
     seed = int(trained.model.training["seed"])
-    train, test = trained.train.at_most(most - most // 5, seed), trained.test.at_most(most // 5, seed)
-    known = test.labels < len(trained.model.classes)
-    test = test.rows(known)
+    known = trained.test.rows(trained.test.labels < len(trained.model.classes))
+    train, test = trained.train.at_most_each(most - most // 5, seed), known.at_most_each(most // 5, seed)
     columns = {name: np.concatenate([train.columns[name], test.columns[name]]) for name in trained.model.features}
     labels = np.concatenate([train.labels, test.labels])
     tested = np.repeat([False, True], [len(train), len(test)])

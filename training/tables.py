@@ -63,6 +63,29 @@ class Table:
         """The table with other classes; class *i* becomes `names[of_class[i]]`."""
         return replace(self, labels=np.asarray(of_class, np.int32)[self.labels], classes=tuple(names))
 
+    def joined(self, other: "Table") -> "Table":
+        """The rows of both tables of the same columns and classes, these first; without times and groups."""
+        assert self.classes == other.classes
+        columns = {name: np.concatenate([values, other.columns[name]]) for name, values in self.columns.items()}
+        labels = np.concatenate([self.labels, other.labels])
+        return replace(self, columns=columns, labels=labels, times=None, groups=None)
+
+    def at_most_each(self, rows: int, seed: int) -> "Table":
+        """The table, or about so many of its rows in their order, of every class an equal part if it has so many."""
+        if len(self) <= rows:
+            return self
+        shuffled = np.random.default_rng(seed).permutation(len(self))
+        by_class = shuffled[np.argsort(self.labels[shuffled], kind="stable")]
+        sizes = np.bincount(self.labels)
+        rank = np.arange(len(self)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        floor = rows // (
+            2 * max(1, int(np.count_nonzero(sizes)))
+        )  # half of the sample is for classes, half for their parts
+        first = rank < floor
+        rest = by_class[~first]
+        drawn = np.random.default_rng(seed + 1).choice(rest, rows - int(first.sum()), replace=False)
+        return self.rows(np.sort(np.concatenate([by_class[first], drawn])))
+
     def at_most(self, rows: int, seed: int) -> "Table":
         """The table, or about so many of its rows, in their order."""
         if len(self) <= rows:
