@@ -94,7 +94,7 @@ def paths_of(model: Model, trees: Any) -> list[Paths]:
         for path, value in walk.leaves(tree.root, {}):
             if forest:
                 shares = np.array(value.probability)
-                shares = shares == shares.max() if votes else shares
+                shares = np.eye(classes)[shares.argmax()] if votes else shares
                 for index in np.flatnonzero(shares):
                     found[index].append((path, shares[index] / count))
             else:
