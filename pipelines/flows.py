@@ -23,10 +23,11 @@ from pipelines.inputs import is_endless
 from pipelines.options import FlowOptions, parse_options
 from pipelines.plan import Plan, graph_of
 from pipelines.score_options import ScoreOptions, feature_sets_for
+from pipelines.sink_options import SinkOptions
 from pipelines.stream_options import StreamOptions
 from pipelines.terminal import configure_logging, leave, say, stoppable
 from pipelines.verdicts import schema_after, steps_of
-from sinks import outputs
+from sinks import outputs, unsent
 from sinks.outputs import SinkContext
 from transforms.features import sets
 from transforms.records import InputError
@@ -68,9 +69,19 @@ def plan_of(beam_options: PipelineOptions) -> Plan:
     settings = FlowSettings(rules_of(options), tuple(dict.fromkeys(chosen)), tuple(options.feature_module))
     steps = steps_of(beam_options)
     schema = schema_after(settings.columns().schema, steps)
-    context = SinkContext(settings.feature_sets, schema, secrets.token_hex(8), endless, streams.file_max_age_s)
-    opened = outputs.open_outputs(options.output or [DEFAULT_OUTPUT], context)
-    urls = [url for url, _ in opened]
+    texts = options.output or [DEFAULT_OUTPUT]
+    urls = list(map(outputs.parse_url, texts))
+    servers = beam_options.view_as(SinkOptions)
+    context = SinkContext(
+        settings.feature_sets,
+        schema,
+        secrets.token_hex(8),
+        endless,
+        streams.file_max_age_s,
+        servers.sink_retry_s,
+        servers.folder(outputs.folder_beside(urls, "unsent")),
+    )
+    opened = outputs.open_outputs(texts, context)
     rejects = Path(options.rejects) if options.rejects else outputs.folder_beside(urls, "rejects")
     sensors = Path(streams.sensor_events) if streams.sensor_events else outputs.folder_beside(urls, "sensors")
     plan = Plan(beam_options, settings, steps, context, opened, rejects, sensors)
@@ -127,6 +138,12 @@ def run(arguments: Sequence[str], leftovers: ExitStack) -> None:
         on_standard_output = any(url.on_standard_output for url in plan.urls)
         query = outputs.query(plan.urls, plan.context)
         summary.show(list(map(str, plan.urls)), str(plan.rejects), query, on_standard_output)
+    waiting = 0 if plan.context.unsent is None else unsent.records_of(plan.context.unsent, plan.job)
+    if waiting:
+        folder = plan.context.unsent
+        raise InputError(
+            f"{waiting:,} records that a server did not take are in {folder}: python -m pipelines.resend {folder}"
+        )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

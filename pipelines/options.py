@@ -12,6 +12,7 @@ from pipelines.config import expanded
 from pipelines.drift_options import DriftOptions
 from pipelines.enrich_options import EnrichOptions
 from pipelines.score_options import ScoreOptions
+from pipelines.sink_options import SinkOptions
 from pipelines.stream_options import StreamOptions
 from pipelines.summary import check_path
 from pipelines.terminal import OneLineParser
@@ -153,7 +154,7 @@ class _KeptViews(PipelineOptions):
         return views[cls]
 
 
-OURS: tuple[Any, ...] = (FlowOptions, StreamOptions, EnrichOptions, ScoreOptions, DriftOptions)
+OURS: tuple[Any, ...] = (FlowOptions, StreamOptions, SinkOptions, EnrichOptions, ScoreOptions, DriftOptions)
 """The options of the main job; all others are Beam's."""
 
 

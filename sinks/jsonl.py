@@ -50,12 +50,15 @@ class JsonObjects(text.Lines):
         )
 
 
-def _value(cells: pa.Array, kind: pa.DataType) -> pa.Array:
-    if not text.is_text(kind):
-        return cells
-    if text.holds(cells, _CONTROL + b'"\\'):
-        cells = pc.replace_substring(pc.replace_substring(cells, "\\", "\\\\"), '"', '\\"')
+def escaped(texts: pa.StringArray) -> pa.StringArray:
+    """Texts as they stand between the quotes of a JSON string."""
+    if text.holds(texts, _CONTROL + b'"\\'):
+        texts = pc.replace_substring(pc.replace_substring(texts, "\\", "\\\\"), '"', '\\"')
         for code in _CONTROL:
-            if text.holds(cells, bytes([code])):
-                cells = pc.replace_substring(cells, chr(code), f"\\u{code:04x}")
-    return pc.binary_join_element_wise('"', cells, '"', "")
+            if text.holds(texts, bytes([code])):
+                texts = pc.replace_substring(texts, chr(code), f"\\u{code:04x}")
+    return texts
+
+
+def _value(cells: pa.Array, kind: pa.DataType) -> pa.Array:
+    return pc.binary_join_element_wise('"', escaped(cells), '"', "") if text.is_text(kind) else cells

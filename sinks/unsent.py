@@ -17,7 +17,7 @@ from sinks import places
 from sinks.outputs import SinkContext, SinkUrl
 from transforms.records import InputError
 
-_OUTPUT, _FEATURES = b"flowbeam.output", b"flowbeam.features"
+_OUTPUT, _FEATURES, _JOB = b"flowbeam.output", b"flowbeam.features", b"flowbeam.job"
 
 
 class Block(NamedTuple):
@@ -26,12 +26,14 @@ class Block(NamedTuple):
     Attributes:
         path: Its file.
         output: The `--output` it is for.
-        feature_sets: Those of the job that made it.
+        job: Name of the job that made it.
+        feature_sets: Those of that job.
         flows: The records.
     """
 
     path: Path
     output: str
+    job: str
     feature_sets: tuple[str, ...]
     flows: pa.RecordBatch
 
@@ -42,7 +44,8 @@ def write(folder: Path, url: SinkUrl, context: SinkContext, flows: pa.RecordBatc
     Raises:
         InputError: It cannot be written.
     """
-    about = {_OUTPUT: url.text.encode(), _FEATURES: ",".join(context.feature_sets).encode()}
+    features = ",".join(context.feature_sets)
+    about = {_OUTPUT: url.text.encode(), _FEATURES: features.encode(), _JOB: context.job.encode()}
     schema = flows.schema.with_metadata({**(flows.schema.metadata or {}), **about})
     digest = hashlib.blake2b(url.text.encode(), digest_size=16)
     digest.update(flows.select(["flow_id", "record_number"]).serialize())
@@ -62,6 +65,11 @@ def write(folder: Path, url: SinkUrl, context: SinkContext, flows: pa.RecordBatc
             hidden.unlink(missing_ok=True)
             raise
     return path
+
+
+def records_of(folder: Path, job: str) -> int:
+    """How many records of a job wait in the folder."""
+    return sum(len(block.flows) for block in blocks(folder) if block.job == job)
 
 
 def blocks(folder: Path) -> Iterator[Block]:
@@ -86,4 +94,4 @@ def blocks(folder: Path) -> Iterator[Block]:
         if _OUTPUT not in about:
             raise InputError(f"{path}: holds no unsent flows; move it elsewhere to send the others")
         features = tuple(filter(None, about[_FEATURES].decode().split(",")))
-        yield Block(path, about[_OUTPUT].decode(), features, flows)
+        yield Block(path, about[_OUTPUT].decode(), about[_JOB].decode(), features, flows)

@@ -65,6 +65,7 @@ INSTALLED_AS = {
     "google-cloud-bigquery": "google",
     "google-cloud-pubsub": "google",
     "grpcio": "grpc",
+    "opensearch-py": "opensearchpy",
     "pyyaml": "yaml",
 }
 

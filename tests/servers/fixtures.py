@@ -1,4 +1,4 @@
-"""Fixtures of real servers: `kafka`, `flink`, `pubsub`, `prism`.
+"""Fixtures of real servers: `elasticsearch`, `opensearch`, `kafka`, `flink`, `pubsub`, `prism`.
 
 A server is started by the first test process of a run that asks for it, serves all of them, and ends with the last. So
 tests share it: they use topics of their own, and take what they kill from `servers.kafka` and its like, in `tmp_path`.
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from servers.flink import FlinkCluster
     from servers.kafka import KafkaServer
     from servers.pubsub import PubSubEmulator
+    from servers.search import ElasticsearchServer, OpenSearchServer
 
 _Kind = TypeVar("_Kind", bound=Server)
 
@@ -98,6 +99,24 @@ def pubsub(run_folder: Path) -> "Iterator[PubSubEmulator]":
     from servers.pubsub import PubSubEmulator
 
     yield from shared(run_folder, "pubsub", PubSubEmulator)
+
+
+@pytest.fixture(scope="session")
+def elasticsearch(run_folder: Path) -> "Iterator[ElasticsearchServer]":
+    """An Elasticsearch node, shared: name indices for the test."""
+    need("elasticsearch")
+    from servers.search import ElasticsearchServer
+
+    yield from shared(run_folder, "elasticsearch", ElasticsearchServer)
+
+
+@pytest.fixture(scope="session")
+def opensearch(run_folder: Path) -> "Iterator[OpenSearchServer]":
+    """An OpenSearch node, shared: name indices for the test."""
+    need("opensearch")
+    from servers.search import OpenSearchServer
+
+    yield from shared(run_folder, "opensearch", OpenSearchServer)
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,19 @@
+"""`opensearch://HOST:PORT/INDEX`, `opensearch+https://…`: flows as documents of the Elastic Common Schema.
+
+One index for each UTC day on which flows start, `INDEX-2026.11.21`. `?replicas=N&shards=N&keep_days=N` are settings of
+the indices, `?ca=FILE` names the authority of the server's certificate, `?setup=no` leaves the index template to
+`python -m sinks.opensearch --setup URL`. Credentials are in the environment: FLOWBEAM_OPENSEARCH_API_KEY, or
+_USER and _PASSWORD; with _FILE behind the name, in the file that is named there.
+"""
+
+import sys
+
+from sinks.search_bulk import main
+from sinks.search_bulk import open_bulk as open_sink
+
+__all__ = ["VARIANTS", "open_sink"]
+
+VARIANTS = ("https",)
+
+if __name__ == "__main__":
+    sys.exit(main("opensearch", sys.argv[1:]))

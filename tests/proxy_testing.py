@@ -1,0 +1,95 @@
+"""A proxy before an HTTP server that fails as networks and busy servers do."""
+
+import contextlib
+import socket
+import struct
+import threading
+from types import TracebackType
+
+
+class Proxy:
+    """Passes requests on, each by a connection of its own to the server, unless a fault is due.
+
+    Attributes:
+        port: Where it listens on the loopback interface.
+        fault: What happens to a request: `refuse` (the connection ends before an answer), `reset`, `stall` (no answer
+            until the client goes), `429`, `503`; empty: nothing.
+        faults_left: To so many requests, then no more; a negative number: to all.
+    """
+
+    def __init__(self, server: int) -> None:
+        self.fault, self.faults_left = "", 0
+        self._server = server
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listening.getsockname()[1]
+        self._ended = threading.Event()
+
+    def __enter__(self) -> "Proxy":
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._ended.set()
+        with contextlib.suppress(OSError):
+            self._listening.shutdown(socket.SHUT_RDWR)
+        self._listening.close()
+
+    def _accept(self) -> None:
+        while not self._ended.is_set():
+            try:
+                client, _ = self._listening.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+
+    def _serve(self, client: socket.socket) -> None:
+        with client, contextlib.suppress(OSError):
+            while request := _message(client):
+                fault = self.fault if self.faults_left else ""
+                if fault:
+                    self.faults_left -= 1
+                if fault == "refuse":
+                    return
+                if fault == "reset":
+                    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    return
+                if fault == "stall":
+                    client.recv(1)
+                    return
+                client.sendall(_busy(fault) if fault else self._answer(request))
+
+    def _answer(self, request: bytes) -> bytes:
+        with socket.create_connection(("127.0.0.1", self._server)) as server:
+            server.sendall(request)
+            return _message(server)
+
+
+def _busy(status: str) -> bytes:
+    body = b'{"error":{"type":"busy","reason":"too much to do"},"status":%s}' % status.encode()
+    head = (
+        f"HTTP/1.1 {status} Busy\r\ncontent-type: application/json\r\nX-elastic-product: Elasticsearch\r\n"
+        f"content-length: {len(body)}\r\n\r\n"
+    )
+    return head.encode() + body
+
+
+def _message(connection: socket.socket) -> bytes:
+    """A request or an answer, whole; empty if the connection has ended. It tells the length of its body, if any."""
+    octets = b""
+    while b"\r\n\r\n" not in octets:
+        more = connection.recv(65536)
+        if not more:
+            return b""
+        octets += more
+    head, _, body = octets.partition(b"\r\n\r\n")
+    lines = dict(line.lower().split(b":", 1) for line in head.split(b"\r\n")[1:])
+    rest = int(lines.get(b"content-length", b"0")) - len(body)
+    pieces = [octets]
+    while rest > 0:
+        pieces.append(connection.recv(65536))
+        if not pieces[-1]:
+            return b""
+        rest -= len(pieces[-1])
+    return b"".join(pieces)
