@@ -107,6 +107,8 @@ def _node(left: int, right: int, record_bits: int) -> bytes:
 def _encoded(value: Any) -> bytes:
     if isinstance(value, dict):
         return _control(7, len(value)) + b"".join(_encoded(part) for pair in value.items() for part in pair)
+    if isinstance(value, bytes):  # a piece of the data section as it is
+        return value
     if isinstance(value, str):
         return _control(2, len(value.encode())) + value.encode()
     if isinstance(value, float):

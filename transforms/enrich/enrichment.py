@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +21,7 @@ from transforms.enrich.threats import Threats
 from transforms.enrich.watched import Watched
 from transforms.enrich.zones import Zones
 from transforms.fields import Field
+from transforms.records import InputError
 
 _log = logging.getLogger(__name__)
 
@@ -45,6 +46,17 @@ PROBLEM = Field(
     "What the flow is enriched with may be incomplete: `geoip_unreadable`, `reverse_dns_late`; or of an older state of "
     "the files: `geoip_outdated`, `zones_outdated`, `threats_outdated`. Null otherwise.",
 )
+
+FIELDS = (
+    *geoip.fields_of(geoip.PLACE),
+    *geoip.fields_of(geoip.SYSTEM),
+    *zones.FIELDS,
+    *host_names.FIELDS,
+    *threats.FIELDS,
+    services.FIELD,
+    PROBLEM,
+)
+"""All columns that there can be, in order."""
 
 
 class Addresses(NamedTuple):
@@ -92,7 +104,7 @@ class Enrichment:
 
     def __init__(self, settings: EnrichSettings) -> None:
         self._settings = settings
-        self._databases = [Watched(Path(path), Database) for path in settings.geoip]
+        self._databases = [Watched(Path(path), _same_kinds()) for path in settings.geoip]
         self._zones = Watched(Path(settings.zones), Zones) if settings.zones else None
         self._lists = [Watched(Path(path), threats.read_lists) for path in settings.threats]
         self._names = (
@@ -214,6 +226,20 @@ class Enrichment:
         ):
             outdated |= problem * any(file.outdated for file in files)
         return outdated
+
+
+def _same_kinds() -> Callable[[Path], Database]:
+    """Opens databases, each of which knows at least what the first one did: columns are fixed when a job starts."""
+    known: set[Kind] = set()
+
+    def load(path: Path) -> Database:
+        database = Database(path)
+        if not known <= set(database.kinds):
+            raise InputError(f"--geoip {path}: is of another type than when the job began; give one of the same type")
+        known.update(database.kinds)
+        return database
+
+    return load
 
 
 def _served_by(kind: Kind) -> tuple[Kind, ...]:

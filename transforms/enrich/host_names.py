@@ -82,6 +82,8 @@ class HostNames:
         with self._lock:
             if time.monotonic() - self._since_s > KEPT_S:
                 self._young, self._old, self._since_s = {None: None}, {}, time.monotonic()
+            elif len(self._young) > self._kept:
+                self._young, self._old = {None: None}, self._young
             names = self._known(addresses)
             if _UNKNOWN in names:
                 self._ask(addresses, names, countdown)
@@ -98,8 +100,6 @@ class HostNames:
 
     def _ask(self, addresses: list[str | None], names: list[str | None], countdown: _Countdown) -> None:
         """Takes over what is in the older answers, and has threads ask for what is not."""
-        if len(self._young) > self._kept:
-            self._old, self._young = self._young, {None: None}
         room = WAITING - self._questions.qsize()
         for address, name in zip(addresses, names, strict=True):
             if name is not _UNKNOWN or address is None:

@@ -61,12 +61,18 @@ class SearchTree:
         return found
 
     def leaves(self, most: int) -> Leaf:
-        """At most so many of the networks that have records, spread evenly over the file: their first addresses."""
+        """At most so many of the networks that have records, spread evenly over the file: their first addresses.
+
+        Raises:
+            ValueError: The tree has no end.
+        """
         step = max(1, 2 * self._nodes // most)
         size = min(2 * self._nodes, most) + 1
         hi, lo, place = np.empty(size, np.uint64), np.empty(size, np.uint64), np.empty(size, np.int64)
         start = 96 if self._ipv4_alone else 0
         count = _leaves(self._octets, self._nodes, self._node_octets, start, step, hi, lo, place)
+        if count < 0:
+            raise ValueError("its search tree is corrupt: it has no end")
         return Leaf(hi[:count], lo[:count], place[:count])
 
 
@@ -89,11 +95,11 @@ def _record(octets, node, side, node_octets):
 
 @kernel
 def _is_sound(octets, nodes, node_octets, data_from, data_octets):
-    """Whether each record is a node, nothing, or a place in the data section."""
+    """Whether each record is a node below the root, nothing, or a place in the data section."""
     for node in range(nodes):
         for side in range(2):
             record = _record(octets, np.int64(node), side, node_octets)
-            if record > nodes and (record < data_from or record >= data_from + data_octets):
+            if record == 0 or (record > nodes and (record < data_from or record >= data_from + data_octets)):
                 return False
     return True
 
@@ -130,31 +136,37 @@ def _find(octets, nodes, node_octets, ipv4_alone, ipv4, hi, lo, found):
 
 @kernel
 def _leaves(octets, nodes, node_octets, start, step, hi, lo, place):
-    seen = np.zeros(nodes, np.bool_)
-    stack, depths = np.empty(_BITS + 2, np.int64), np.empty(_BITS + 2, np.int64)
-    his, los = np.zeros(_BITS + 2, np.uint64), np.zeros(_BITS + 2, np.uint64)
-    stack[0], depths[0], seen[0] = 0, start, True
-    if start:
-        los[0] = np.uint64(0xFFFF) << np.uint64(32)
-    top, met, count = 1, 0, 0
-    while top:
-        top -= 1
-        node, depth, high, low = stack[top], depths[top], his[top], los[top]
-        for turn in range(2):
-            side = 1 - turn  # the left one is put down last and taken up first
-            record = _record(octets, node, side, node_octets)
-            next_high, next_low = high, low
-            if side and depth < _HALF:
-                next_high = high | np.uint64(1) << np.uint64(_HALF - 1 - depth)
-            elif side:
-                next_low = low | np.uint64(1) << np.uint64(2 * _HALF - 1 - depth)
-            if record > nodes:
-                if met % step == 0 and count < len(place):
-                    hi[count], lo[count], place[count] = next_high, next_low, record
-                    count += 1
-                met += 1
-            elif record < nodes and depth + 1 < _BITS and not seen[record]:
-                seen[record] = True
-                stack[top], depths[top], his[top], los[top] = record, depth + 1, next_high, next_low
-                top += 1
+    """Walks the tree, each node once; −1 if it comes back to a node above or goes deeper than an address has bits."""
+    above, done = 1, 2
+    states = np.zeros(nodes, np.uint8)
+    path, turns = np.empty(_BITS + 1, np.int64), np.zeros(_BITS + 1, np.int64)
+    his, los = np.zeros(_BITS + 1, np.uint64), np.zeros(_BITS + 1, np.uint64)
+    path[0], states[0] = 0, above
+    los[0] = np.uint64(0xFFFF) << np.uint64(32) if start else np.uint64(0)
+    level, met, count = 0, 0, 0
+    while level >= 0:
+        node, side, depth = path[level], turns[level], start + level
+        if side == 2:
+            states[node] = done
+            level -= 1
+            continue
+        turns[level] += 1
+        record = _record(octets, node, side, node_octets)
+        high, low = his[level], los[level]
+        if side and depth < _HALF:
+            high |= np.uint64(1) << np.uint64(_HALF - 1 - depth)
+        elif side:
+            low |= np.uint64(1) << np.uint64(2 * _HALF - 1 - depth)
+        if record > nodes:
+            if met % step == 0 and count < len(place):
+                hi[count], lo[count], place[count] = high, low, record
+                count += 1
+            met += 1
+        elif record < nodes:
+            if states[record] == above or (states[record] != done and depth + 1 == _BITS):
+                return -1
+            if states[record] != done:
+                level += 1
+                path[level], turns[level], his[level], los[level] = record, 0, high, low
+                states[record] = above
     return count
