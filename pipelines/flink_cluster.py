@@ -78,6 +78,10 @@ class FlinkJob:
         )
         return newest["external_path"] if newest else None
 
+    def answers_age_s(self) -> float:
+        """How old what the cluster tells of checkpoints may be, in seconds (its `web.refresh-interval`)."""
+        return float(request("GET", f"{self.rest}/config")["refresh-interval"]) / 1000
+
     def cancel(self) -> None:
         """Asks for its end; `has_ended` tells when."""
         self._request("PATCH", "?mode=cancel")

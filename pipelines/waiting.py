@@ -122,6 +122,7 @@ class RunningJob:
             deadline = time.monotonic() + STOP_WITHIN_S
             while not self.flink.has_ended() and time.monotonic() < deadline:
                 time.sleep(0.1)
+            time.sleep(self.flink.answers_age_s())  # one more may have been complete before the job ended
             checkpoint = self.flink.last_checkpoint()
         self.result.cancel()
         return f"to go on where this job ended: --savepoint_path={checkpoint}" if checkpoint else None

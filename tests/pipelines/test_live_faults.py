@@ -220,14 +220,14 @@ def test_a_second_job_goes_on(how, start, prism, broker, topic, check, tmp_path)
 
 @slow
 def test_a_new_version_goes_on_from_where_the_old_one_was_stopped(start, cluster, broker, topic, check, tmp_path):
-    """Ctrl-C tells the option that goes on from there; workers, files and options may be others then."""
+    """Ctrl-C tells the option that goes on from there; workers, files and some options may be others then."""
     sensor, job = start(*flink_arguments(cluster, "EXTERNAL"))
     Checkpoints(cluster).another()
     job.signal(signal.SIGINT)
     (line,) = [line for line in job.ends() if "--savepoint_path=" in line]
     option = line[line.index("--savepoint_path=") :]
     before = job.written
-    changed = (*flink_arguments(cluster, "PROCESS"), option, "--file_max_age_s=5", "--table_cache_bytes=1000000")
+    changed = (*flink_arguments(cluster, "EXTERNAL"), option, "--file_max_age_s=5", "--table_cache_bytes=1000000")
     url = f"kafka://{broker.bootstrap}/{topic}"
     with Job(tmp_path, changed, url, "--stop_at_end", "--sensors=north") as second:
         second.writes(before)

@@ -57,6 +57,9 @@ class OnFlink:
     def counters(self) -> dict[str, int]:
         return {"assemble_blocks_taken": 5}
 
+    def answers_age_s(self) -> float:
+        return 0.0
+
     def last_checkpoint(self) -> str:
         return "file:/checkpoints/chk-3"
 
