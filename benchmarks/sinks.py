@@ -1,0 +1,129 @@
+"""How fast sinks take flows, each beside the plain best use of the official client, in the same run.
+
+    python benchmarks/sinks.py [documents elasticsearch …]
+
+Servers are those of the tests (`make servers`).
+"""
+
+import argparse
+import sys
+import tempfile
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+TOP = Path(__file__).parents[1]
+sys.path[:0] = [str(TOP), str(TOP / "tests")]
+
+from pipelines import flows as main_job  # noqa: E402
+from pipelines import generate  # noqa: E402
+from sinks import outputs  # noqa: E402
+from sinks.outputs import SinkContext  # noqa: E402
+from transforms import fields  # noqa: E402
+from transforms.features import sets  # noqa: E402
+
+ROWS = 8192
+ROUNDS = 3
+
+
+def flows_of_demo(folder: Path, packets: int) -> list[pa.RecordBatch]:
+    """Flows of generated office traffic, with every feature."""
+    capture = folder / "demo.pcap"
+    generate.main(["--output", str(capture), "--packets", str(packets), "--quiet"])
+    main_job.main(["--runner=DirectRunner", "--quiet", f"--input={capture}", f"--output=parquet:{folder / 'flows'}"])
+    schema = fields.arrow_schema(sets.CANONICAL.values())
+    table = pq.read_table(folder / "flows", partitioning=None).cast(schema).combine_chunks()
+    return [batch for batch in table.to_batches(ROWS) if len(batch)]
+
+
+def documents(batches: list[pa.RecordBatch], _: ExitStack) -> Iterator[str]:
+    """Conversion to documents for Elasticsearch, on one core."""
+    from sinks.documents import Documents
+
+    made = Documents(batches[0].schema, "flows")
+    rows = sum(map(len, batches))
+    octets = sum(len(lines.octets) for batch in batches for lines in made.bulk(batch))
+    best = min(_processor_seconds(lambda: [list(made.bulk(batch)) for batch in batches]) for _ in range(ROUNDS))
+    yield f"documents: {rows / best:,.0f} flows/s of processor time, {octets / rows:,.0f} octets each"
+
+
+def _processor_seconds(work: Callable[[], object]) -> float:
+    began = time.process_time()
+    work()
+    return time.process_time() - began
+
+
+def elasticsearch(batches: list[pa.RecordBatch], stack: ExitStack) -> Iterator[str]:
+    """Blocks to Elasticsearch, beside `helpers.parallel_bulk` of documents that are ready."""
+    import json
+
+    from elasticsearch import Elasticsearch, helpers
+    from servers.search import ElasticsearchServer
+
+    from sinks.documents import Documents
+
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+    server = stack.enter_context(ElasticsearchServer(folder))
+    client = Elasticsearch(f"http://{server.host}", request_timeout=120)
+    rows = sum(map(len, batches))
+    context = SinkContext((sets.FLOWBEAM,), batches[0].schema, "benchmark")
+
+    def by_sink(index: str) -> None:
+        from sinks.blocks import _WriteBlocks
+
+        ((_, sink),) = outputs.open_outputs([f"elasticsearch://{server.host}/{index}?replicas=0"], context)
+        step = _WriteBlocks(sink)
+        step.setup()
+        step.start_bundle()
+        refused = [one for batch in batches for one in step.process(batch)] + list(step.finish_bundle())
+        step.teardown()
+        assert not refused
+
+    def actions(index: str) -> list[dict[str, object]]:
+        ready = []
+        for batch in batches:
+            for lines in Documents(batch.schema, index).bulk(batch):
+                for row in range(len(lines)):
+                    action, document = map(json.loads, lines.line(row).splitlines())
+                    about = {name: action["index"][name] for name in ("_index", "_id")}
+                    ready.append({**about, "_source": document})
+        return ready
+
+    best = {"sink": 0.0, "parallel_bulk": 0.0}
+    for turn in range(ROUNDS):
+        began = time.perf_counter()
+        by_sink(f"sink-{turn}")
+        best["sink"] = max(best["sink"], rows / (time.perf_counter() - began))
+        ready = actions(f"sink-{turn}-plain")
+        began = time.perf_counter()
+        deque(helpers.parallel_bulk(client, ready, thread_count=4), maxlen=0)
+        best["parallel_bulk"] = max(best["parallel_bulk"], rows / (time.perf_counter() - began))
+        server.ask("DELETE", f"/sink-{turn}-2*,sink-{turn}-plain-*")
+    client.close()
+    ours, theirs = best["sink"], best["parallel_bulk"]
+    yield f"elasticsearch: {ours:,.0f} flows/s; parallel_bulk {theirs:,.0f}; ratio {ours / theirs:.2f}"
+
+
+MEASURED = {one.__name__: one for one in (documents, elasticsearch)}
+
+
+def main() -> None:
+    """Prints a line for each."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", choices=[[], *MEASURED], help="What to measure; all by default.")
+    parser.add_argument("--packets", type=int, default=150_000)
+    options = parser.parse_args()
+    with ExitStack() as stack:
+        batches = flows_of_demo(Path(stack.enter_context(tempfile.TemporaryDirectory())), options.packets)
+        for name in options.names or MEASURED:
+            for line in MEASURED[name](batches, stack):
+                print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,52 @@
+"""Writes what Kibana imports (Stack Management, Saved Objects): data view, panels and dashboards for flows.
+
+    python -m pipelines.kibana --index flows --output deploy/kibana/flowbeam.ndjson
+
+The names of fields, and what Kibana says about them, come from the description of the columns: all that assembly,
+enrichment and scoring may give.
+"""
+
+import argparse
+import json
+from collections.abc import Sequence
+
+import pyarrow as pa
+
+from pipelines.terminal import leave, say
+from sinks import kibana
+from transforms import fields, score
+from transforms.enrich import enrichment, geoip, host_names, services, threats, zones
+from transforms.features import sets
+
+
+def every_column() -> pa.Schema:
+    """All columns that flows may have."""
+    places = (field for kind in geoip.KINDS for field in geoip.fields_of(kind))
+    enriched = (*places, *zones.FIELDS, services.FIELD, *threats.FIELDS, *host_names.FIELDS, enrichment.PROBLEM)
+    columns = (*sets.CANONICAL.values(), *enriched, *score.SCORE, score.EXPLANATION)
+    return fields.arrow_schema({field.name: field for field in columns}.values())
+
+
+def bundle(index: str) -> str:
+    """The saved objects, one a line."""
+    lines = (json.dumps(one, ensure_ascii=False) for one in kibana.saved_objects(every_column(), index))
+    return "".join(f"{line}\n" for line in lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; returns its exit status."""
+    parser = argparse.ArgumentParser(prog="python -m pipelines.kibana", description="Writes Kibana's saved objects.")
+    parser.add_argument("--index", default="flows", help="What the names of the indices begin with. Default flows.")
+    parser.add_argument("--output", required=True, metavar="FILE", help="The file to write.")
+    options = parser.parse_args(arguments)
+    try:
+        with open(options.output, "w", encoding="utf-8") as file:
+            file.write(bundle(options.index))
+    except OSError as error:
+        say(f"--output {options.output}: cannot be written: {error.strerror}")
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    leave(main())

@@ -1,0 +1,232 @@
+"""The bundle for Kibana is the generator's, its fields are those of the documents, and each panel shows right numbers.
+
+Kibana itself does not run here: the query behind each panel is asked of a real Elasticsearch.
+"""
+
+import datetime
+import json
+import random
+import secrets
+from collections import defaultdict
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from sink_testing import START_NS, flows
+
+from pipelines import kibana as command
+from sinks import kibana, outputs
+from sinks.documents import Documents
+from sinks.outputs import SinkContext
+
+BUNDLE = Path(__file__).parents[2] / "deploy" / "kibana" / "flowbeam.ndjson"
+SCHEMA = command.every_column()
+
+
+@pytest.fixture(scope="module")
+def objects():
+    return [json.loads(line) for line in BUNDLE.read_text(encoding="utf-8").splitlines()]
+
+
+def test_the_bundle_is_what_the_generator_writes(tmp_path):
+    """After a change of a column or a panel: `python -m pipelines.kibana --output deploy/kibana/flowbeam.ndjson`."""
+    assert command.main(["--output", str(tmp_path / "new")]) == 0
+    assert (tmp_path / "new").read_text(encoding="utf-8") == BUNDLE.read_text(encoding="utf-8")
+    assert command.main(["--output", str(tmp_path / "missing" / "new")]) == 2
+
+
+def test_what_an_object_refers_to_comes_before_it(objects):
+    seen = set()
+    for one in objects:
+        assert all((reference["type"], reference["id"]) in seen for reference in one["references"]), one["id"]
+        assert (one["type"], one["id"]) not in seen
+        seen.add((one["type"], one["id"]))
+    assert {name for kind, name in seen if kind == "dashboard"} >= {"flowbeam-catraca", "flowbeam-alerts"}
+    for one in objects:
+        for name, text in one["attributes"].items():
+            if name.endswith(("JSON", "visState", "fieldAttrs", "fieldFormatMap")):
+                json.loads(text)
+
+
+def test_every_panel_is_on_a_dashboard(objects):
+    shown = {name for names in kibana.DASHBOARDS.values() for name in names}
+    assert shown == {panel.name for panel in kibana.PANELS}
+    (catraca,) = (one for one in objects if one["id"] == "flowbeam-catraca")
+    assert len(json.loads(catraca["attributes"]["panelsJSON"])) == 11
+
+
+def test_every_field_is_in_the_mapping(objects):
+    mapping = {leaf.name: leaf.mapping for leaf in Documents(SCHEMA, "flows").leaves}
+    known = set(mapping) | {f"{name}.{inner}" for name, one in mapping.items() for inner in one.get("properties", ())}
+    for panel in kibana.PANELS:
+        assert kibana.fields_of(panel) <= known, panel.name
+        for bucket in panel.buckets:
+            assert (mapping.get(bucket.field, {}).get("type") == "geo_point") == (bucket.kind == "tile"), panel.name
+    (view,) = (one for one in objects if one["type"] == "index-pattern")
+    assert set(json.loads(view["attributes"]["fieldAttrs"])) <= known
+
+
+def test_a_visualization_asks_for_what_its_query_does(objects):
+    """Both come of one description."""
+    states = {one["id"]: json.loads(one["attributes"]["visState"]) for one in objects if one["type"] == "visualization"}
+    for panel in kibana.PANELS:
+        if panel.kind != "map":
+            asked = {aggregation["params"].get("field") for aggregation in states[panel.name]["aggs"]}
+            assert asked - {None} == kibana.fields_of(panel) - {field for field, _ in panel.where} | (
+                asked & {field for field, _ in panel.where}
+            )
+
+
+def traffic():
+    """Flows of an hour: of 30 addresses, some alerts, places, zones and lists; nulls everywhere they may be."""
+    dice = random.Random(7)
+    rows = 600
+    choice = dice.choice
+
+    def some(*values):
+        return [choice(values) for _ in range(rows)]
+
+    batch = flows(
+        [dice.randrange(3600) for _ in range(rows)],
+        feature_sets=["flowbeam@1"],
+        flow_id=[secrets.token_bytes(16) for _ in range(rows)],
+        src_ip=[f"10.0.0.{min(dice.randrange(1, 20), dice.randrange(1, 20))}" for _ in range(rows)],
+        dst_ip=[f"2001:db8::{dice.randrange(1, 12):x}" for _ in range(rows)],
+        dst_port=some(22, 53, 80, 443, 8080, 3389, 25),
+        protocol=some(1, 6, 6, 6, 17),
+        ip_version=6,
+        fwd_packets=[dice.randrange(1, 1000) for _ in range(rows)],
+        rev_packets=[dice.randrange(1000) for _ in range(rows)],
+        fwd_ip_octets=[dice.randrange(40, 1 << 40) for _ in range(rows)],
+        rev_ip_octets=[dice.randrange(1 << 40) for _ in range(rows)],
+        end_reason=some(1, 2, 3, 4, None),
+        conn_state=some("SF", "S0", "REJ", None),
+        sensor=some("north", "south"),
+        flow_end_ns=[START_NS + dice.randrange(3600, 7200) * 1_000_000_000 for _ in range(rows)],
+    )
+    alerts = some(True, False, False, None)
+    reasons = [{"feature": name, "value": 1.0, "direction": "raises", "contribution": 0.5} for name in ("a", "b")]
+    places = some((52.5, 13.4), (-33.9, 151.2), (40.7, -74.0), (0.0, 0.0), (None, None))
+    more = {
+        "is_alert": alerts,
+        "score": [choice((0.25, 0.5, 0.875)) if alert is not None else None for alert in alerts],
+        "predicted_class": [{True: choice(("scan", "flood")), False: "benign", None: None}[alert] for alert in alerts],
+        "model_id": ["demo-1" if alert is not None else None for alert in alerts],
+        "explanation": [reasons if alert else None for alert in alerts],
+        "src_latitude": [place[0] for place in places],
+        "src_longitude": [place[1] for place in places],
+        "dst_latitude": [place[0] for place in reversed(places)],
+        "dst_longitude": [place[1] for place in reversed(places)],
+        "dst_country_iso": some("DE", "AU", "US", None),
+        "dst_as_org": some("One", "Two", None),
+        "src_zone": some("office", "lab", None),
+        "locality": some("internal", "outbound", "inbound"),
+        "service": some("ssh", "http", None),
+        "threat_list": some(None, None, None, "bad"),
+        "threat_indicator": some("10.0.0.0/24", "x.example"),
+        "enrichment_problem": some(None, "no database"),
+    }  # fmt: skip
+    there = batch.schema.names
+    columns = [
+        batch[field.name] if field.name in there else pa.array(more.get(field.name, [None] * rows), field.type)
+        for field in SCHEMA
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
+
+
+@pytest.fixture(scope="module")
+def there(elasticsearch):
+    """An index with the traffic, and its documents as they were sent."""
+    index, batch = f"kibana-{secrets.token_hex(4)}", traffic()
+    context = SinkContext(("flowbeam@1",), batch.schema, "test")
+    ((_, sink),) = outputs.open_outputs([f"elasticsearch://{elasticsearch.host}/{index}?replicas=0"], context)
+    sender = sink.sender()
+    assert sender.send(batch).written == len(batch)
+    sender.close()
+    assert elasticsearch.count(index) == len(batch)
+    lines = Documents(batch.schema, index).lines(batch)
+    return index, [json.loads(lines.line(row)) for row in range(len(lines))]
+
+
+def values(document, field):
+    """All values of a field."""
+    found = [document]
+    for part in field.split("."):
+        found = [one.get(part) for one in found if isinstance(one, dict)]
+        found = [one for value in found for one in (value if isinstance(value, list) else [value])]
+    return [one for one in found if one is not None]
+
+
+def minute(text):
+    when = datetime.datetime.fromisoformat(text[:16] + ":00+00:00")
+    return int(when.timestamp()) * 1000
+
+
+def keys(document, bucket):
+    found = values(document, bucket.field)
+    if bucket.kind == "time":
+        return {minute(one) for one in found}
+    if bucket.kind == "tile":
+        return {kibana.tile_of(one["lat"], one["lon"]) for one in found}
+    return {int(one) if isinstance(one, bool) else one for one in found}
+
+
+def number(documents, metric):
+    found = [one for document in documents for one in values(document, metric.field)] if metric.field else documents
+    if metric.kind == "count":
+        return len(documents)
+    if metric.kind == "cardinality":
+        return len(set(found))
+    if metric.field == "event.end":
+        return minute(max(found))
+    if not found:
+        return 0 if metric.kind == "sum" else None
+    return {"sum": sum, "max": max, "avg": lambda all: sum(all) / len(all)}[metric.kind](found)
+
+
+def expected(documents, panel, buckets):
+    """What the panel is to show, worked out from the documents."""
+    if not buckets:
+        return [number(documents, metric) for metric in panel.metrics]
+    groups = defaultdict(list)
+    for document in documents:
+        for key in keys(document, buckets[0]):
+            groups[key].append(document)
+    chosen = sorted(groups)
+    if buckets[0].kind == "terms":
+        chosen = sorted(groups, key=lambda key: -number(groups[key], panel.metrics[0]))[: buckets[0].size]
+    return {key: expected(groups[key], panel, buckets[1:]) for key in chosen}
+
+
+def shown(answer, count, panel, level=0):
+    """The same of an answer."""
+    if level < len(panel.buckets):
+        found = answer[f"b{level}"]["buckets"]
+        return {one["key"]: shown(one, one["doc_count"], panel, level + 1) for one in found}
+    return [count if metric.kind == "count" else answer[f"m{n}"]["value"] for n, metric in enumerate(panel.metrics)]
+
+
+def rounded(value):
+    if isinstance(value, dict):
+        return {key: rounded(inner) for key, inner in value.items()}
+    return [None if one is None else float(f"{one:.6g}") for one in value]
+
+
+@pytest.mark.parametrize("panel", kibana.PANELS, ids=lambda panel: panel.name)
+def test_a_panel_shows_right_numbers(there, elasticsearch, panel):
+    index, documents = there
+    answer = elasticsearch.ask("POST", f"/{index}-*/_search", kibana.query(panel))
+    kept = [
+        document
+        for document in documents
+        if all(
+            values(document, field) if value is None else value in values(document, field)
+            for field, value in panel.where
+        )
+    ]
+    found = shown(answer.get("aggregations", {}), answer["hits"]["total"]["value"], panel)
+    awaited = expected(kept, panel, panel.buckets)
+    if any(metric.field == "event.end" for metric in panel.metrics):
+        found = {key: [*one[:-1], one[-1] // 60_000 * 60_000] for key, one in found.items()}
+    assert awaited
+    assert rounded(found) == rounded(awaited)
