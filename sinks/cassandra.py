@@ -32,6 +32,7 @@ import pyarrow as pa
 
 from sinks import alerts, cassandra_cells, cassandra_client
 from sinks.blocks import Unavailable, WriteBlocks
+from sinks.cassandra_cells import Cell
 from sinks.cassandra_client import Place, connected, place_of, plain_errors, raise_plain
 from sinks.cassandra_tables import DAY, Table, tables_of
 from sinks.jsonl import JsonObjects
@@ -222,7 +223,7 @@ class _Prepared:
         columns.append(flows["flow_id"].cast(pa.binary()).to_pylist())
         return [_bound(self._delete, list(row)) for row in zip(*columns, strict=True)]
 
-    def _period(self, starts: np.ndarray) -> list[bytes]:
+    def _period(self, starts: np.ndarray) -> list[Cell]:
         return (cassandra_cells.days if self._table.period == DAY else cassandra_cells.hours)(starts)
 
     def _grouped(self, flows: pa.RecordBatch, rows: np.ndarray, bound: list[Any]) -> list[_Statement]:
@@ -247,7 +248,7 @@ def _bound(prepared: Any, values: list[Any]) -> Any:
     return bound
 
 
-def _times_of_writing(flows: pa.RecordBatch) -> list[bytes]:
+def _times_of_writing(flows: pa.RecordBatch) -> list[Cell]:
     starts_us = flows["flow_start_ns"].to_numpy() // 1000
     return cassandra_cells.longs(starts_us + flows["record_number"].to_numpy())
 

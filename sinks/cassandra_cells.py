@@ -2,7 +2,6 @@
 
 import socket
 import struct
-from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +18,7 @@ _FIRST_DAY = 1 << 31
 DAY_NS, HOUR_NS = 86_400_000_000_000, 3_600_000_000_000
 
 
-def cells(column: pa.Array, field: pa.Field) -> Sequence[Cell]:
+def cells(column: pa.Array, field: pa.Field) -> list[Cell]:
     """The values of a column in the type that `cassandra_tables.cql_type` gives it."""
     kind, types = column.type, pa.types
     if types.is_dictionary(kind):
@@ -35,21 +34,23 @@ def cells(column: pa.Array, field: pa.Field) -> Sequence[Cell]:
         return column.cast(pa.binary()).to_pylist()
     values = _plain(column.fill_null(False if types.is_boolean(kind) else 0))
     if column.null_count:
-        return np.where(column.is_valid().to_numpy(zero_copy_only=False), values.astype(object), None).tolist()
+        octets = values.astype(object)
+        octets[column.is_null().to_numpy(zero_copy_only=False)] = None
+        return octets.tolist()
     return values.tolist()
 
 
-def days(starts_ns: np.ndarray) -> list[bytes]:
+def days(starts_ns: np.ndarray) -> list[Cell]:
     """The UTC days of times, as `date`."""
     return _voids((starts_ns // DAY_NS + _FIRST_DAY).astype(">u4")).tolist()
 
 
-def hours(starts_ns: np.ndarray) -> list[bytes]:
+def hours(starts_ns: np.ndarray) -> list[Cell]:
     """The UTC hours of times, as `timestamp`."""
     return _voids((starts_ns // HOUR_NS * 3_600_000).astype(">i8")).tolist()
 
 
-def longs(values: np.ndarray) -> list[bytes]:
+def longs(values: np.ndarray) -> list[Cell]:
     """Numbers as `bigint`."""
     return _voids(values.astype(">i8")).tolist()
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple, NoReturn
 
+from sinks import alerts
 from sinks.blocks import Unavailable
 from sinks.outputs import SinkUrl
 from transforms.records import InputError
@@ -80,28 +81,15 @@ def place_of(url: SinkUrl) -> Place:
         tuple(match[1].split(",")),
         int(match[2] or 9042),
         match[3].lower(),
-        round(86_400 * _number(url, "ttl_days", 0.0, 0.0, _TTL_DAYS_MOST)),
-        int(_number(url, "window_days", 1, 1, 3650)),
+        round(86_400 * alerts.number(url, "ttl_days", 0.0, 0.0, _TTL_DAYS_MOST)),
+        int(alerts.number(url, "window_days", 1, 1, 3650)),
         consistency,
         given.get("datacenter", ""),
         given.get("security") == "tls" or "ca" in given,
         given.get("ca", ""),
         given.get("verify") != "ca",
-        int(_number(url, "concurrency", 64, 1, 2000)),
+        int(alerts.number(url, "concurrency", 64, 1, 2000)),
     )
-
-
-def _number(url: SinkUrl, name: str, default: float, least: float, most: float) -> float:
-    text = url.parameters.get(name)
-    if text is None:
-        return default
-    try:
-        value = type(default)(text)
-    except ValueError:
-        value = None
-    if value is None or not least <= value <= most:
-        raise InputError(f"{url}: {name}={text} is no number from {least:g} to {most:g}")
-    return value
 
 
 def connected(place: Place, with_keyspace: bool = True) -> Any:

@@ -1,0 +1,219 @@
+"""Alerts as posts to a receiver in this process."""
+
+import hashlib
+import hmac
+import json
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import alert_testing
+import pytest
+import sink_testing
+from servers.certificates import write_certificates
+
+from sinks import outputs
+from sinks.blocks import Sent
+from transforms.records import InputError
+
+
+class Receiver(ThreadingHTTPServer):
+    """Keeps the posts, and answers with what stands in `answers` first, then with 204.
+
+    Attributes:
+        posts: Headers and body of each, when it came.
+        answers: Status and headers, or None to cut the connection.
+    """
+
+    daemon_threads = True
+
+    def __init__(self, context: ssl.SSLContext | None = None) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        if context is not None:
+            self.socket = context.wrap_socket(self.socket, server_side=True)
+        self.posts: list[tuple[dict[str, str], bytes, float]] = []
+        self.answers: list[tuple[int, dict[str, str]] | None] = []
+        self.url = f"webhook:http{'s' if context else ''}://127.0.0.1:{self.server_port}/alerts"
+
+    @property
+    def alerts(self) -> list[dict]:
+        return [alert for _, body, _ in self.posts for alert in json.loads(body)["alerts"]]
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Receiver
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.posts.append((dict(self.headers), body, time.monotonic()))
+        answer = self.server.answers.pop(0) if self.server.answers else (204, {})
+        if answer is None:
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # a reset
+            self.connection.close()
+            self.close_connection = True
+            return
+        self.send_response(answer[0])
+        for name, value in {"Content-Length": "0", **answer[1]}.items():
+            self.send_header(name, value)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    yield from serving(Receiver())
+
+
+def serving(server: Receiver) -> Iterator[Receiver]:
+    thread = threading.Thread(target=server.serve_forever, args=[0.02])
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def opened(url, flows, **of):
+    ((_, sink),) = outputs.open_outputs([url], alert_testing.context(flows, **of))
+    return sink
+
+
+def send(url, flows, **of) -> Sent:
+    """Sends one block as a worker would."""
+    sender = opened(url, flows, **of).sender()
+    try:
+        return sender.send(flows)
+    finally:
+        sender.close()
+
+
+def test_alerts_are_posted_once_for_source_and_class(receiver):
+    """Over batches; what is no alert and what has no value is not posted, nor are features."""
+    flows = alert_testing.scored(range(4), [True, False, True, True], src_ip=["10.0.0.1"] * 3 + ["2001:db8::1"])
+    counters = sink_testing.run([flows, flows], opened(receiver.url, flows))
+    assert [alert["src_ip"] for alert in receiver.alerts] == ["10.0.0.1", "2001:db8::1"]
+    assert (counters["records_written"], counters["alerts_suppressed"]) == (2, 4)
+    one = receiver.alerts[0]
+    assert one["flow_id"] == sink_testing.flow_id(0).hex()
+    assert one["flow_start_ns"] == sink_testing.START_NS
+    assert one["explanation"] == [{"feature": "fwd_packets", "contribution": 0.5}]
+    assert (one["predicted_class"], one["score"], one["is_alert"]) == ("scan", pytest.approx(0.9), True)
+    assert not {"tunnel", "fwd_iat_mean_us"} & one.keys()
+
+
+def test_the_id_is_that_of_the_window(receiver):
+    """Whichever flow of it came first."""
+    for numbers in ([0], [200], [300]):
+        flows = alert_testing.scored(numbers)
+        sink_testing.run([flows], opened(f"{receiver.url}?window_s=300", flows))
+    first, other, later = (alert["id"] for alert in receiver.alerts)
+    assert first == other != later
+
+
+def test_every_alert_is_posted_without_a_window(receiver):
+    flows = alert_testing.scored(range(5))
+    sink_testing.run([flows], opened(f"{receiver.url}?window_s=0&per_post=2", flows))
+    assert [len(json.loads(body)["alerts"]) for _, body, _ in receiver.posts] == [2, 2, 1]
+    assert [alert["id"] for alert in receiver.alerts] == [sink_testing.flow_id(number).hex() for number in range(5)]
+
+
+def test_posts_are_signed(receiver, monkeypatch, tmp_path):
+    """By the secret of a file here, over the time of posting and the body."""
+    (tmp_path / "secret").write_text("Zürich\n", encoding="utf-8")
+    monkeypatch.setenv("FLOWBEAM_WEBHOOK_SECRET_FILE", str(tmp_path / "secret"))
+    monkeypatch.setenv("FLOWBEAM_WEBHOOK_AUTHORIZATION", "Bearer abc")
+    flows = alert_testing.scored([1])
+    send(receiver.url, flows)
+    ((headers, body, _),) = receiver.posts
+    signed = hmac.new("Zürich".encode(), headers["X-Flowbeam-Timestamp"].encode() + b"." + body, hashlib.sha256)
+    assert headers["X-Flowbeam-Signature"] == f"sha256={signed.hexdigest()}"
+    assert headers["Authorization"] == "Bearer abc"
+
+
+def test_posts_come_no_faster_than_allowed(receiver):
+    flows = alert_testing.scored(range(5))
+    send(f"{receiver.url}?window_s=0&per_post=1&posts_per_s=50", flows)
+    times = [at for _, _, at in receiver.posts]
+    assert times[-1] - times[0] >= 4 / 50 * 0.9
+
+
+def test_what_may_pass_is_tried_again(receiver):
+    """Busy, broken, cut off in the middle: the same post comes until it is taken, with the same key."""
+    flows = alert_testing.scored([1])
+    receiver.answers = [(429, {"Retry-After": "1"}), (503, {}), None, (500, {"Connection": "close"})]
+    began = time.monotonic()
+    sent = send(receiver.url, flows)
+    assert (sent.written, sent.tries, sent.rejects) == (1, 5, [])
+    assert time.monotonic() - began >= 1
+    assert len({headers["Idempotency-Key"] for headers, _, _ in receiver.posts}) == 1
+
+
+@pytest.mark.parametrize("status", [301, 400, 401, 413])
+def test_what_is_refused_is_rejected(receiver, status):
+    """Each alert by itself; the next post is another matter."""
+    flows = alert_testing.scored(range(3))
+    receiver.answers = [(status, {"Location": "/elsewhere"})]
+    sent = send(f"{receiver.url}?window_s=0&per_post=2", flows)
+    assert [reject[:3] for reject in sent.rejects] == [
+        ("webhook", f"refused with status {status}", str(outputs.parse_url(receiver.url)))
+    ] * 2
+    assert json.loads(sent.rejects[1].payload)["flow_id"] == sink_testing.flow_id(1).hex()
+    assert (sent.written, len(receiver.posts)) == (1, 2)
+
+
+def test_a_receiver_that_stays_away_is_one_line(receiver):
+    flows = alert_testing.scored([1])
+    receiver.answers = [(503, {})] * 1000
+    with pytest.raises(InputError, match=r"gave up after .*: 503"):
+        send(receiver.url, flows, retry_s=0.2)
+
+
+def test_tls_checks_who_answers(tmp_path):
+    write_certificates(tmp_path / "server.pem", tmp_path / "authority.pem")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "server.pem")
+    flows = alert_testing.scored([1])
+    for server in serving(Receiver(context)):
+        send(f"{server.url}?ca={tmp_path}/authority.pem", flows)
+        assert len(server.alerts) == 1
+        with pytest.raises(InputError, match=r"no TLS connection .*; name the authority with ca=FILE"):
+            opened(server.url, flows)
+
+
+def test_an_address_may_be_a_secret(receiver, monkeypatch):
+    """Then no message has it."""
+    monkeypatch.setenv("RECEIVER", receiver.url.removeprefix("webhook:"))
+    flows = alert_testing.scored([1])
+    receiver.answers = [(400, {})]
+    (reject,) = send("webhook:env:RECEIVER", flows).rejects
+    assert reject.source == "webhook:env:RECEIVER"
+    assert json.loads(reject.payload)["src_ip"] == "10.0.0.1"
+
+
+@pytest.mark.parametrize(
+    ("url", "line"),
+    [
+        ("webhook:example.org/alerts", "write webhook:https://HOST/PATH"),
+        ("webhook:http://example.org/alerts", "alerts would travel in the clear; write https"),
+        ("webhook:https://user:pw@example.org/", "must not carry a password; set FLOWBEAM_WEBHOOK_AUTHORIZATION"),
+        ("webhook:env:NOWHERE", "there is no environment variable NOWHERE"),
+        ("webhook:http://127.0.0.1:1/?window_s=-1", "window_s=-1 is no number from 0"),
+        ("webhook:http://127.0.0.1:1/?token=x", "unknown parameter 'token'"),
+        ("webhook:http://127.0.0.1:1/?ca=/nowhere.pem", "ca=/nowhere.pem cannot be read"),
+        ("webhook:http://127.0.0.1:1/", "Connection refused; see that it is up and the address right"),
+    ],
+)
+def test_settings_are_checked_at_start(url, line):
+    with pytest.raises(InputError, match=line):
+        opened(url, alert_testing.scored([1]))
+
+
+def test_without_scores_there_are_no_alerts(receiver):
+    with pytest.raises(InputError, match="there are alerts only where flows are scored; add --model DIR"):
+        opened(receiver.url, sink_testing.flows([1]))
