@@ -52,6 +52,61 @@ def documents(batches: list[pa.RecordBatch], _: ExitStack) -> Iterator[str]:
     yield f"documents: {rows / best:,.0f} flows/s of processor time, {octets / rows:,.0f} octets each"
 
 
+def bigquery(batches: list[pa.RecordBatch], _: ExitStack) -> Iterator[str]:
+    """Conversion to BigQuery's rows on one core, beside dictionaries, as Beam's WriteToBigQuery takes them."""
+    from sinks import bigquery_rows, bigquery_schema
+
+    rows = sum(map(len, batches))
+    octets = sum(len(request.body) for batch in batches for request in bigquery_rows.requests(batch))
+
+    def bodies() -> None:
+        for batch in batches:
+            for request in bigquery_rows.requests(batch):
+                assert request.body
+
+    ways: dict[str, Callable[[], object]] = {
+        f"requests of {octets / rows:,.0f} octets a row": bodies,
+        "dictionaries, not yet JSON": lambda: [len(batch.to_pylist()) for batch in batches],
+        "Arrow columns of a load job": lambda: [bigquery_schema.table_batch(batch) for batch in batches],
+    }
+    for name, work in ways.items():
+        best = min(_processor_seconds(work) for _ in range(ROUNDS))
+        yield f"bigquery: {rows / best:,.0f} flows/s of processor time, {name}"
+
+
+def parquet(batches: list[pa.RecordBatch], stack: ExitStack) -> Iterator[str]:
+    """The blocks of a bounded job, and those of an endless one with the files made of its journal."""
+    from sinks import flow_files
+    from sinks.journal import Journal
+    from sinks.parquet import _WriteFiles
+    from sinks.record_files import complete
+
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+    rows = sum(map(len, batches))
+
+    def bounded() -> None:
+        step = _WriteFiles("parquet:benchmark", folder / "bounded", "benchmark")
+        step.start_bundle()
+        for batch in batches:
+            step.process(batch)
+        step.finish_bundle()
+
+    def endless() -> None:
+        journal = Journal.create(folder / "endless", "benchmark", batches[0].schema)
+        for batch in batches:
+            journal.append([batch])
+        complete(journal, flow_files.FlowFiles("parquet:benchmark", folder / "endless"))
+
+    for work in (bounded, endless):
+        best = {"clock": 0.0, "processor": 0.0}
+        for _ in range(ROUNDS):
+            began, cpu = time.perf_counter(), time.process_time()
+            work()
+            best["clock"] = max(best["clock"], rows / (time.perf_counter() - began))
+            best["processor"] = max(best["processor"], rows / (time.process_time() - cpu))
+        yield f"parquet, {work.__name__}: {best['clock']:,.0f} flows/s, {best['processor']:,.0f} of processor time"
+
+
 def _processor_seconds(work: Callable[[], object]) -> float:
     began = time.process_time()
     work()
@@ -109,7 +164,7 @@ def elasticsearch(batches: list[pa.RecordBatch], stack: ExitStack) -> Iterator[s
     yield f"elasticsearch: {ours:,.0f} flows/s; parallel_bulk {theirs:,.0f}; ratio {ours / theirs:.2f}"
 
 
-MEASURED = {one.__name__: one for one in (documents, elasticsearch)}
+MEASURED = {one.__name__: one for one in (documents, elasticsearch, bigquery, parquet)}
 
 
 def main() -> None:
