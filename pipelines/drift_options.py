@@ -60,7 +60,9 @@ class DriftOptions(PipelineOptions):
         if not 10 <= self.decay_run_length < 1e15:
             raise InputError(f"--decay_run_length: {self.decay_run_length:g}; give 10 or more")
         if self.returned_labels is not None and not self.drift_window_s:
-            raise InputError("--returned_labels: nothing is compared with --drift_window_s=0; give a window, or leave them out")
+            raise InputError(
+                "--returned_labels: nothing is compared with --drift_window_s=0; give a window, or leave them out"
+            )
 
 
 class DriftSettings(NamedTuple):

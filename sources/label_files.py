@@ -50,7 +50,9 @@ def find_label_files(place: str) -> list[Path]:
         return label_files_in(path)
     found = [path] if path.exists() else [Path(name) for name in sorted(glob.glob(str(path)))]
     if not found:
-        raise InputError(f"--returned_labels {place}: no such file or folder; name Parquet, CSV or JSON lines of flow_id, label")
+        raise InputError(
+            f"--returned_labels {place}: no such file or folder; name Parquet, CSV or JSON lines of flow_id, label"
+        )
     for one in found:
         _format_of(one)
     return found

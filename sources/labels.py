@@ -65,7 +65,9 @@ class ReadLabels(beam.PTransform):
         self._place = Path(place).expanduser().absolute()
         self._column, self._watch = column, watch
         if watch and not self._place.is_dir():
-            raise InputError(f"--returned_labels {place}: is no folder; on endless input, name the folder that labels come to")
+            raise InputError(
+                f"--returned_labels {place}: is no folder; on endless input, name the folder that labels come to"
+            )
         self._files = [] if watch else find_label_files(place)
 
     def expand(self, pipeline):  # Beam would warn of a hint that is a tuple of collections

@@ -11,7 +11,6 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.testing import test_stream
 from apache_beam.transforms.window import TimestampedValue
 from drift_testing import NOON_NS, SECOND_NS, scored, usual, write_model
-from servers.prism import prism_arguments
 
 from transforms.coders import RecordBatchCoder
 from transforms.drift import rows
@@ -158,14 +157,13 @@ def test_a_model_without_a_reference_is_refused(folder, model, tmp_path):
         MonitorDrift(tmp_path / "m", RULE)
 
 
-@pytest.mark.xdist_group("prism")
 @pytest.mark.parametrize("labels_first", [False, True], ids=["labels-last", "labels-first"])
-def test_endless_flows_and_labels_give_the_same_rows(folder, model, labels_first):
+def test_endless_flows_and_labels_give_the_same_rows(folder, model, prism, labels_first):
     """Labels may come before their flow or long after it."""
     flows = flows_of(model)
     expected, _ = bounded(folder, [flows], [labels_of(flows)])
     batches, returned = sliced(flows, 500), sliced(labels_of(flows), 800)
-    told, counters = endless(folder, [*returned, *batches] if labels_first else [*batches, *returned])
+    told, counters = endless(prism, folder, [*returned, *batches] if labels_first else [*batches, *returned])
     assert [row for row in told if row["event"].startswith("inputs")] == [
         row for row in expected if row["event"].startswith("inputs")
     ]
@@ -177,8 +175,8 @@ def test_endless_flows_and_labels_give_the_same_rows(folder, model, labels_first
     assert counters["answers_judged"] == sum(row["flows"] for row in told if row["event"] == "answers_compared") == 4000
 
 
-def endless(folder, elements):
-    pipeline = beam.Pipeline(options=PipelineOptions([*prism_arguments(), "--streaming"]))
+def endless(prism, folder, elements):
+    pipeline = beam.Pipeline(options=PipelineOptions([*prism, "--streaming"]))
     stream = test_stream.TestStream(coder=RecordBatchCoder())
     for element in elements:
         stream = stream.add_elements([TimestampedValue(element, 0)])
