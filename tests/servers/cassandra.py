@@ -26,8 +26,8 @@ java.base/java.util.concurrent java.base/java.util.concurrent.atomic
 
 _JVM = (
     "-Xms512m -Xmx512m -XX:+UseSerialGC -Xss512k -XX:TieredStopAtLevel=1 -XX:-UsePerfData"
-    " -Djdk.attach.allowAttachSelf=true -Dcassandra.skip_wait_for_gossip_to_settle=0 -Dcassandra.ring_delay_ms=0 -Dcassandra.superuser_setup_delay_ms=0"
-    " -Dcassandra.initial_token=0"
+    " -Djdk.attach.allowAttachSelf=true -Dcassandra.skip_wait_for_gossip_to_settle=0 -Dcassandra.ring_delay_ms=0"
+    " -Dcassandra.superuser_setup_delay_ms=0 -Dcassandra.initial_token=0"
 )
 
 _LOGGING = """<configuration>
