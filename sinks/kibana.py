@@ -106,7 +106,7 @@ PANELS = (
           (_terms("source.ip"), _terms("destination.ip", 5))),
     Panel("top-systems", "Organizations with the most octets", "table", (BYTES, FLOWS),
           (_terms("destination.as.organization.name"),)),
-    Panel("services", "Services", "table", (FLOWS, BYTES), (_terms("flow.service"),)),
+    Panel("services", "Services", "table", (FLOWS, BYTES), (_terms("network.application"),)),
     Panel("ports-by-protocol", "Ports by protocol", "table", (FLOWS, BYTES),
           (_terms("network.transport", 5), _terms("destination.port"))),
     Panel("scanned-ports", "Sources by ports they tried", "table",
@@ -249,7 +249,9 @@ def _visualization(panel: Panel) -> dict[str, Any]:
     kinds = {"bar": "histogram"}
     aggregations: list[dict[str, Any]] = []
     for metric in panel.metrics:
-        params = {"customLabel": metric.label or metric.kind, **({"field": metric.field} if metric.field else {})}
+        params: dict[str, Any] = {"customLabel": metric.label}
+        if metric.field:
+            params["field"] = metric.field
         aggregations.append(_agg(len(aggregations), metric.kind, "metric", params))
     for place, bucket in enumerate(panel.buckets):
         schema = "bucket" if panel.kind == "table" else ("segment" if panel.kind == "pie" or not place else "group")

@@ -186,7 +186,7 @@ class _Elasticsearch:
 
         logging.getLogger("elastic_transport").setLevel(logging.ERROR)  # what fails is told once, by the step
         settings = credentials(address) | ({"ca_certs": address.ca} if address.ca else {})
-        self._client = Elasticsearch(list(address.hosts), request_timeout=REQUEST_S, max_retries=0, **settings)
+        self._client = Elasticsearch(list(address.hosts), request_timeout=REQUEST_S, **settings)
         self._address = address
         self._lost, self._tls = TransportError, TlsError
         self._headers = dict(self._client._headers)
@@ -196,7 +196,8 @@ class _Elasticsearch:
         if body is not None:
             headers["content-type"] = "application/x-ndjson" if "_bulk" in target else "application/json"
         try:
-            answer = self._client.transport.perform_request(method, target, headers=headers, body=body)
+            transport = self._client.transport
+            answer = transport.perform_request(method, target, headers=headers, body=body, max_retries=0)
         except self._tls as error:
             raise Unavailable(untrusted(self._address, str(error.message))) from error
         except self._lost as error:

@@ -105,7 +105,7 @@ def _check_in_force(server: Server, address: Address, wanted: dict[str, Any]) ->
     """Refuses indices that would get the mapping of somebody else's template."""
     name = f"{address.name}-1970.01.01"
     answer = server.ask("POST", f"/_index_template/_simulate_index/{name}")
-    if answer.status != 200 or answer.body["template"]["mappings"].get("dynamic") == "strict":
+    if answer.status != 200 or answer.body["template"].get("mappings", {}).get("dynamic") == "strict":
         return
     every = _asked(server, address, "GET", "/_index_template")
     others = [

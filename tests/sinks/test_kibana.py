@@ -4,6 +4,7 @@ Kibana itself does not run here: the query behind each panel is asked of a real 
 """
 
 import datetime
+import ipaddress
 import json
 import random
 import secrets
@@ -184,6 +185,15 @@ def number(documents, metric):
     return {"sum": sum, "max": max, "avg": lambda all: sum(all) / len(all)}[metric.kind](found)
 
 
+def rank(key):
+    """Order of keys where what counts is equal: addresses by their octets."""
+    try:
+        address = ipaddress.ip_address(key if isinstance(key, str) else "")
+    except ValueError:
+        return key
+    return int(address) + (0xFFFF << 32 if address.version == 4 else 0)
+
+
 def expected(documents, panel, buckets):
     """What the panel is to show, worked out from the documents."""
     if not buckets:
@@ -192,9 +202,10 @@ def expected(documents, panel, buckets):
     for document in documents:
         for key in keys(document, buckets[0]):
             groups[key].append(document)
-    chosen = sorted(groups)
+    chosen = sorted(groups, key=rank)
     if buckets[0].kind == "terms":
-        chosen = sorted(groups, key=lambda key: -number(groups[key], panel.metrics[0]))[: buckets[0].size]
+        chosen.sort(key=lambda key: -number(groups[key], panel.metrics[0]))
+        chosen = chosen[: buckets[0].size]
     return {key: expected(groups[key], panel, buckets[1:]) for key in chosen}
 
 
