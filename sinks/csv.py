@@ -8,7 +8,7 @@ import apache_beam as beam
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sinks import standard_output, text
+from sinks import json_values, standard_output, text
 from sinks.outputs import SinkContext, SinkUrl
 from sinks.text import local_path
 
@@ -41,9 +41,14 @@ class CommaSeparated(text.Lines):
         return (",".join(names.to_pylist()) + "\n").encode()
 
     def lines(self, records: pa.RecordBatch) -> pa.StringArray:
-        *most, last = (_quoted(text.cells(column)) for column in records.columns)
+        *most, last = (_quoted(_cells(column)) for column in records.columns)
         last = pc.binary_join_element_wise(last, "\n", "", null_handling="replace", null_replacement="")
         return pc.binary_join_element_wise(*most, last, ",", null_handling="replace", null_replacement="")
+
+
+def _cells(column: pa.Array) -> pa.Array:
+    """What is nested, such as reasons of an alert, is JSON."""
+    return json_values.values(column) if json_values.is_nested(column.type) else text.cells(column)
 
 
 def _quoted(cells: pa.Array) -> pa.Array:

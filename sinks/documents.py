@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from sinks import text
 from sinks.document_lines import Lines, Piece, assembled
-from sinks.jsonl import escaped
+from sinks.json_values import is_quoted, values
 
 ECS_VERSION = "8.17.0"
 
@@ -180,7 +180,7 @@ def _leaf(field: pa.Field, name: str) -> Leaf:
     mapping = _mapping_of(field.type)
     if unit and "properties" not in mapping:
         mapping = {**mapping, "meta": {"unit": unit}}
-    return Leaf(path, mapping, lambda flows: values(flows[column]), _is_quoted(field.type))
+    return Leaf(path, mapping, lambda flows: values(flows[column]), is_quoted(field.type))
 
 
 def _derived(schema: pa.Schema) -> Iterator[Leaf]:
@@ -245,36 +245,6 @@ def times(column: pa.Array) -> pa.StringArray:
     """Times as `2026-11-21T13:00:00.123456789Z`; integers are nanoseconds since the Unix epoch."""
     texts = column.cast(pa.timestamp("ns")).cast(pa.string())
     return _joined(pc.replace_substring(texts, " ", "T"), "Z")
-
-
-def values(column: pa.Array) -> pa.StringArray:
-    """Values as JSON, except that strings lack their quotes; what is not finite is null."""
-    kind = column.type
-    if pa.types.is_dictionary(kind):
-        return values(column.cast(kind.value_type))
-    if pa.types.is_struct(kind):
-        members: list[Any] = []
-        for number, member in enumerate(kind):
-            members += [f"{',' if number else ''}{json.dumps(member.name)}:", _quoted(column.field(number))]
-        inner = pc.binary_join_element_wise("{", *members, "}", "", null_handling="replace", null_replacement="null")
-        return pc.if_else(column.is_valid(), inner, pa.scalar(None, pa.string()))
-    if pa.types.is_list(kind) and not (pa.types.is_integer(kind.value_type) or pa.types.is_floating(kind.value_type)):
-        counts = pc.fill_null(pc.list_value_length(column), 0).to_numpy()
-        bounds = pa.array(np.concatenate(([0], np.cumsum(counts))).astype(np.int32))
-        each = _quoted(column.flatten()).fill_null("null")
-        inner = _joined("[", pc.binary_join(pa.ListArray.from_arrays(bounds, each), ","), "]")
-        return pc.if_else(column.is_valid(), inner, pa.scalar(None, pa.string()))
-    cells = text.cells(column)
-    return escaped(cells) if pa.types.is_string(kind) else cells
-
-
-def _quoted(column: pa.Array) -> pa.StringArray:
-    texts = values(column)
-    return _joined('"', texts, '"') if _is_quoted(column.type) else texts
-
-
-def _is_quoted(kind: pa.DataType) -> bool:
-    return text.is_text(kind) and not pa.types.is_struct(kind)
 
 
 def _mapping_of(kind: pa.DataType) -> dict[str, Any]:

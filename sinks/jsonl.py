@@ -10,12 +10,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sinks import standard_output, text
+from sinks.json_values import quoted
 from sinks.outputs import SinkContext, SinkUrl
 from sinks.text import local_path
 
 __all__ = ["local_path", "open_sink", "query"]
-
-_CONTROL = bytes(range(0x20))
 
 
 def open_sink(url: SinkUrl, context: SinkContext) -> beam.PTransform:
@@ -44,21 +43,7 @@ class JsonObjects(text.Lines):
         pieces: list[pa.Array | pa.Scalar] = []
         for index, (field, column) in enumerate(zip(records.schema, records.columns, strict=True)):
             name = json.dumps(field.name, ensure_ascii=False)
-            pieces += [pa.scalar(f"{',' if index else '{'}{name}:"), _value(text.cells(column), field.type)]
+            pieces += [pa.scalar(f"{',' if index else '{'}{name}:"), quoted(column)]
         return pc.binary_join_element_wise(
             *pieces, pa.scalar("}\n"), pa.scalar(""), null_handling="replace", null_replacement="null"
         )
-
-
-def escaped(texts: pa.StringArray) -> pa.StringArray:
-    """Texts as they stand between the quotes of a JSON string."""
-    if text.holds(texts, _CONTROL + b'"\\'):
-        texts = pc.replace_substring(pc.replace_substring(texts, "\\", "\\\\"), '"', '\\"')
-        for code in _CONTROL:
-            if text.holds(texts, bytes([code])):
-                texts = pc.replace_substring(texts, chr(code), f"\\u{code:04x}")
-    return texts
-
-
-def _value(cells: pa.Array, kind: pa.DataType) -> pa.Array:
-    return pc.binary_join_element_wise('"', escaped(cells), '"', "") if text.is_text(kind) else cells

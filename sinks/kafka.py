@@ -5,7 +5,7 @@ the environment: `queues/kafka.py`):
 
 | setting | meaning |
 |---|---|
-| `format` | `avro` (default): single-object encoding; `json`: an object as `jsonl:` writes it |
+| `format` | `avro` (default): single-object encoding; `json`: an object, without what is null |
 | `key` | `flow` (default): the 16 octets of the flow id; `source`: the initiator's address |
 | `only` | `all` records (default), or `alerts` |
 | `schema` | a file that the Avro schema is written to when the job starts |
@@ -20,6 +20,7 @@ import functools
 import json
 import os
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import urlencode
@@ -29,9 +30,10 @@ import pyarrow as pa
 
 from queues.kafka import COMPRESSIONS
 from queues.kafka_client import Topic, TopicFacts, Troubles, facts_of, library, line_of, made_client, topic_of
-from sinks import alerts, places
+from sinks import alerts, document_lines, places
 from sinks.blocks import Unavailable, WriteBlocks
-from sinks.jsonl import JsonObjects
+from sinks.document_lines import Piece
+from sinks.json_values import quoted
 from sinks.outputs import SinkContext, SinkUrl
 from transforms import avro
 from transforms.records import InputError, Reject
@@ -84,11 +86,25 @@ def open_sink(url: SinkUrl, context: SinkContext) -> beam.PTransform:
 
 
 class JsonMessages:
-    """JSON objects, one for each row."""
+    """JSON objects, one for each row; what is null is left out."""
 
     def messages(self, records: pa.RecordBatch) -> list[bytes]:
-        """They have no line feed at their end."""
-        return [line[:-1] for line in JsonObjects().lines(records).cast(pa.binary()).to_pylist()]
+        """They are in order."""
+        first, *rest = records.schema.names
+        lines = document_lines.assembled(
+            [
+                Piece(b"{" + _member(first), quoted(records[first]).fill_null("null")),
+                *(Piece(b"," + _member(name), quoted(records[name])) for name in rest),
+                Piece(b"}"),
+            ],
+            len(records),
+        )
+        octets, bounds = lines.octets.tobytes(), lines.bounds.tolist()
+        return [octets[begin:end] for begin, end in pairwise(bounds)]
+
+
+def _member(name: str) -> bytes:
+    return json.dumps(name, ensure_ascii=False).encode() + b":"
 
 
 def _encoder(url: SinkUrl, form: str, schema: pa.Schema) -> Any:

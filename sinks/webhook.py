@@ -40,7 +40,7 @@ import pyarrow as pa
 
 from sinks import alerts
 from sinks.alert_window import FirstAlerts, digests
-from sinks.blocks import BlockSender, Unavailable, WriteBlocks
+from sinks.blocks import Unavailable, WriteBlocks
 from sinks.outputs import SinkContext, SinkUrl
 from transforms.features import sets
 from transforms.fields import COMMON
@@ -94,7 +94,7 @@ def open_sink(url: SinkUrl, context: SinkContext) -> beam.PTransform:
     return PostAlerts(url, context, receiver)
 
 
-class PostAlerts(beam.PTransform):
+class PostAlerts(WriteBlocks):
     """Posts the first alert of each source and class in a window.
 
     Input: record batches of scored flows. Output: what the receiver refused.
@@ -106,17 +106,12 @@ class PostAlerts(beam.PTransform):
     """
 
     def __init__(self, url: SinkUrl, context: SinkContext, receiver: Receiver) -> None:
-        super().__init__()
+        super().__init__(url, context, functools.partial(WebhookWriter, receiver))
         self.window_s = receiver.window_s
-        self.blocks = WriteBlocks(url, context, functools.partial(WebhookWriter, receiver))
 
     def expand(self, flows: beam.PCollection[pa.RecordBatch]) -> beam.PCollection[Reject]:
         """Adds the steps that choose and post."""
-        return flows | "FirstAlerts" >> FirstAlerts("webhook", self.window_s) | "Post" >> self.blocks
-
-    def sender(self) -> BlockSender:
-        """What posts blocks of alerts that were set aside."""
-        return self.blocks.sender()
+        return super().expand(flows | "FirstAlerts" >> FirstAlerts("webhook", self.window_s))
 
 
 class WebhookWriter:

@@ -185,3 +185,14 @@ def test_a_folder_that_vanished_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr(places, "check_file", lambda *_: None)
     with pytest.raises(InputError, match=os.strerror(errno.ENOENT)):
         write(f"csv:{tmp_path}/gone/x", [flows([1])])
+
+
+def test_what_is_nested_is_json():
+    """Reasons of alerts, in a column of their own; nothing where there are none."""
+    rows = [{"reasons": [{"feature": 'a "b"', "by": 0.5}, {"feature": None, "by": None}]}, {"reasons": None}]
+    kind = pa.list_(pa.struct([("feature", pa.string()), ("by", pa.float32())]))
+    records = pa.RecordBatch.from_pylist(rows, pa.schema([("reasons", kind)]))
+    assert [json.loads(line) for line in JsonObjects().lines(records).to_pylist()] == rows
+    one, none = CommaSeparated().lines(records).to_pylist()
+    assert json.loads(next(csv.reader([one]))[0]) == rows[0]["reasons"]
+    assert none == "\n"
