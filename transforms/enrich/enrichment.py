@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -104,15 +104,14 @@ class Enrichment:
 
     def __init__(self, settings: EnrichSettings) -> None:
         self._settings = settings
-        self._databases = [Watched(Path(path), _same_kinds()) for path in settings.geoip]
-        self._zones = Watched(Path(settings.zones), Zones) if settings.zones else None
-        self._lists = [Watched(Path(path), threats.read_lists) for path in settings.threats]
+        self._databases = [_watched_database(Path(path)) for path in settings.geoip]
+        self._zones = _watched_zones(Path(settings.zones)) if settings.zones else None
+        self._threats = _watched_threats(tuple(map(Path, settings.threats))) if settings.threats else None
         self._names = (
             HostNames(settings.reverse_dns_threads, settings.reverse_dns_wait_s) if settings.reverse_dns else None
         )
         self._kinds = _kinds_of(self._databases)
         self._join_databases()
-        self._join_lists()
         self.fields = tuple(self._fields())
         self._schema = fields.arrow_schema(self.fields)
         self._lock = threading.Lock()
@@ -120,12 +119,12 @@ class Enrichment:
         self._read_again = self._refused = 0
         if (
             self._threats is not None
-            and self._threats.domains
+            and self._threats.value.domains
             and not (settings.reverse_dns or settings.threat_columns)
         ):
             _log.warning(
                 "--threats: %s domains are looked for in nothing; give --reverse_dns or --threat_columns",
-                self._threats.domains,
+                self._threats.value.domains,
             )
 
     def append(self, flows: pa.RecordBatch) -> pa.RecordBatch:
@@ -136,7 +135,7 @@ class Enrichment:
             problems = np.full(len(flows), self._outdated(), np.uint8)
             found = [(kind, records.find(addresses.hi, addresses.lo)) for kind, records in self._records]
             known_zones = self._zones.value if self._zones is not None else None
-            known_threats = self._threats
+            known_threats = self._threats.value if self._threats is not None else None
         columns: list[pa.Array] = []
         for _, (values, rows, unreadable) in found:
             for side in (addresses.src, addresses.dst):
@@ -161,6 +160,8 @@ class Enrichment:
                 candidates += [("src", rows[addresses.src]), ("dst", rows[addresses.dst])]
         if known_threats is not None:
             for name in self._settings.threat_columns:
+                if name not in flows.schema.names or not pa.types.is_string(flows.schema.field(name).type):
+                    raise InputError(f"--threat_columns: flows have no text column {name!r}; name one that they have")
                 texts_of = flows[name].dictionary_encode(null_encoding="encode")
                 candidates.append(("dst", known_threats.find_names(texts_of.dictionary)[texts_of.indices.to_numpy()]))
             columns += known_threats.columns(candidates)
@@ -183,7 +184,7 @@ class Enrichment:
             yield from zones.FIELDS
         if self._names is not None:
             yield from host_names.FIELDS
-        if self._lists:
+        if self._threats is not None:
             yield from threats.FIELDS
         yield from (services.FIELD, PROBLEM)
 
@@ -195,9 +196,6 @@ class Enrichment:
             ]
             self._records.append((kind, Records(kind, databases)))
 
-    def _join_lists(self) -> None:
-        self._threats = Threats([one for lists in self._lists for one in lists.value]) if self._lists else None
-
     def _look(self) -> None:
         now_s = time.monotonic()
         if now_s - self._looked_s < LOOK_S:
@@ -205,10 +203,7 @@ class Enrichment:
         self._looked_s = now_s
         if self._looked_at(self._databases):
             self._join_databases()
-        if self._looked_at(self._lists):
-            self._join_lists()
-        if self._zones is not None:
-            self._looked_at([self._zones])
+        self._looked_at([watched for watched in (self._zones, self._threats) if watched is not None])
 
     def _looked_at(self, files: Iterable[Watched[Any]]) -> bool:
         """Whether one of them has a new value."""
@@ -222,24 +217,32 @@ class Enrichment:
         for problem, files in (
             (_GEOIP_OUTDATED, self._databases),
             (_ZONES_OUTDATED, [self._zones] if self._zones else []),
-            (_THREATS_OUTDATED, self._lists),
+            (_THREATS_OUTDATED, [self._threats] if self._threats else []),
         ):
             outdated |= problem * any(file.outdated for file in files)
         return outdated
 
 
-def _same_kinds() -> Callable[[Path], Database]:
-    """Opens databases, each of which knows at least what the first one did: columns are fixed when a job starts."""
+def _watched_database(path: Path) -> Watched[Database]:
+    """A database that knows at least what it did at first: columns are fixed when a job starts."""
     known: set[Kind] = set()
 
-    def load(path: Path) -> Database:
+    def load() -> Database:
         database = Database(path)
         if not known <= set(database.kinds):
             raise InputError(f"--geoip {path}: is of another type than when the job began; give one of the same type")
         known.update(database.kinds)
         return database
 
-    return load
+    return Watched((path,), load)
+
+
+def _watched_zones(path: Path) -> Watched[Zones]:
+    return Watched((path,), lambda: Zones(path))
+
+
+def _watched_threats(paths: tuple[Path, ...]) -> Watched[Threats]:
+    return Watched(paths, lambda: Threats([one for path in paths for one in threats.read_lists(path)]))
 
 
 def _served_by(kind: Kind) -> tuple[Kind, ...]:

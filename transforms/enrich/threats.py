@@ -75,7 +75,10 @@ def read_lists(path: Path) -> list[Indicators]:
     Raises:
         InputError: A file cannot be read, or a line is no indicator; the message names it.
     """
-    files = files_of(path)
+    try:
+        files = files_of(path)
+    except OSError as error:
+        raise InputError(f"--threats {path}: {error.strerror or error}; name a folder that can be read") from error
     if not files:
         raise InputError(f"--threats {path}: is an empty folder; put lists into it")
     return [_read_list(file) for file in files]
@@ -84,31 +87,34 @@ def read_lists(path: Path) -> list[Indicators]:
 def _read_list(path: Path) -> Indicators:
     if path.suffix in (".csv", *JSON_LINES):
         lines, columns = read_table("--threats", path, _TYPES)
+        numbers = np.array(lines, np.int64)
         text, names, confidence = columns["indicator"], columns["list"], columns["confidence"]
         if text.null_count:
-            absent = lines[pc.index(text.is_null(), True).as_py()]
+            absent = numbers[pc.index(text.is_null(), True).as_py()]
             raise InputError(f"--threats {path}, line {absent}: has no indicator")
     else:
-        every = pa.array(read_text("--threats", path).split("\n"), pa.string())
+        every = pc.split_pattern(pa.array([read_text("--threats", path)]), "\n").flatten()
         every = pc.utf8_trim_whitespace(pc.replace_substring_regex(every, _COMMENT, ""))
         kept = np.flatnonzero(pc.not_equal(every, "").to_numpy(zero_copy_only=False))
-        lines, text = (kept + 1).tolist(), every.take(pa.array(kept))
+        numbers, text = kept + 1, every.take(pa.array(kept))
         names, confidence = pa.nulls(len(text), pa.string()), pa.nulls(len(text), pa.float64())
     sure = confidence.fill_null(np.nan).to_numpy()
-    _refuse(path, lines, confidence, (sure < 0) | (sure > 100), "is no confidence; give 0 to 100")
+    _refuse(path, numbers, confidence, (sure < 0) | (sure > 100), "is no confidence; give 0 to 100")
     hi, lo, length = network_numbers(text)
-    _refuse(path, lines, text, length == HOST_BITS, "has bits set behind its length; write the network's first address")
+    _refuse(
+        path, numbers, text, length == HOST_BITS, "has bits set behind its length; write the network's first address"
+    )
     domains = length == NO_NETWORK
     if domains.any():
         text = pc.if_else(pa.array(domains), pc.utf8_lower(text), text)
         is_domain = pc.match_substring_regex(text, _DOMAIN).to_numpy(zero_copy_only=False)
-        _refuse(path, lines, text, domains & ~is_domain, "is no address, network or domain")
+        _refuse(path, numbers, text, domains & ~is_domain, "is no address, network or domain")
         bare = pc.utf8_rtrim(pc.replace_substring_regex(text, r"^(\*\.|\.)", ""), ".")
         text = pc.if_else(pa.array(domains), bare, text)
     return Indicators(text, names.fill_null(path.stem), sure, hi, lo, length)
 
 
-def _refuse(path: Path, lines: Sequence[int], values: pa.Array, wrong: np.ndarray, why: str) -> None:
+def _refuse(path: Path, lines: np.ndarray, values: pa.Array, wrong: np.ndarray, why: str) -> None:
     if wrong.any():
         row = int(np.argmax(wrong))
         raise InputError(f"--threats {path}, line {lines[row]}: {values[row].as_py()!r} {why}")
@@ -126,14 +132,12 @@ class Threats:
     """
 
     def __init__(self, lists: Sequence[Indicators]) -> None:
-        confidence = np.concatenate([one.confidence for one in lists])
-        sure = np.nan_to_num(confidence, nan=-1.0)
+        sure = np.nan_to_num(np.concatenate([one.confidence for one in lists]), nan=-1.0)
         order = np.argsort(-sure, kind="stable")
         rows = pa.array(order)
         self._text = pa.concat_arrays([one.text for one in lists]).take(rows)
         self._list = pa.concat_arrays([one.list for one in lists]).dictionary_encode().take(rows)
-        self._confidence = np.append(confidence[order], np.nan)  # the last one is that of row −1
-        self._sure = np.append(sure[order], -2.0)
+        self._sure = np.append(sure[order], -2.0)  # the last one is that of row −1; −1 is a list that does not say
         hi, lo, length = (
             np.concatenate([getattr(one, name) for one in lists])[order] for name in ("hi", "lo", "length")
         )
@@ -200,10 +204,9 @@ class Threats:
             best_side = np.where(better, side == "dst", best_side)
         none = best < 0
         taken = pa.array(best, mask=none)
-        confidence = self._confidence[best]
         return [
             self._list.take(taken).cast(pa.string()),
             self._text.take(taken),
-            pa.array(confidence, mask=none | np.isnan(confidence)),
+            pa.array(self._sure[best], mask=self._sure[best] < 0),
             pa.array(["src", "dst"]).take(pa.array(best_side.astype(np.int8), mask=none)),
         ]

@@ -1,7 +1,7 @@
 """Files that are read again when they have changed, while what was read before serves."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -15,7 +15,7 @@ Signature = tuple[tuple[str, int, int, int], ...]
 
 
 class Watched(Generic[T]):
-    """What was last read from a file or from the files of a folder.
+    """What was last read from files, or from the files of folders.
 
     A changed file is read when two looks in a row find it the same: a list that is half written looks like a whole
     one. Where it cannot be used, what was read before stays, with one warning for each change.
@@ -25,19 +25,19 @@ class Watched(Generic[T]):
         outdated: Whether the files are there in a newer state that cannot be used, or are gone.
 
     Args:
-        path: A file or a folder.
+        paths: The files and folders.
         load: Makes the value; raises InputError if it cannot.
 
     Raises:
         InputError: The first state cannot be used.
     """
 
-    def __init__(self, path: Path, load: Callable[[Path], T]) -> None:
-        self._path = path
+    def __init__(self, paths: Sequence[Path], load: Callable[[], T]) -> None:
+        self._paths = paths
         self._load = load
         self._read = self._seen = self._state()
         self._refused: Signature | None = None
-        self.value: T = load(path)
+        self.value: T = load()
         self.outdated = False
 
     def look(self) -> bool | None:
@@ -54,7 +54,7 @@ class Watched(Generic[T]):
         if not rests or state == self._refused:
             return None
         try:
-            value = self._load(self._path)
+            value = self._load()
         except InputError as error:
             _log.warning("%s; what was read before stays in use", error)
             self._refused, self.outdated = state, True
@@ -62,23 +62,34 @@ class Watched(Generic[T]):
         if self._state() != state:
             return None
         self.value, self._read, self._refused, self.outdated = value, state, None, False
-        _log.info("%s: read again", self._path)
+        _log.info("%s: read again", ", ".join(map(str, self._paths)))
         return True
 
     def _state(self) -> Signature:
-        return tuple(_signature(file) for file in files_of(self._path))
+        return tuple(_signature(file) for path in self._paths for file in _files_of(path))
 
 
 def files_of(path: Path) -> list[Path]:
-    """The file itself, or the files of the folder in order of their names, hidden ones aside."""
+    """The file itself, or the files of the folder in order of their names, hidden ones aside.
+
+    Raises:
+        OSError: It is a folder that cannot be read.
+    """
     if not path.is_dir():
         return [path]
     return sorted(file for file in path.iterdir() if file.is_file() and not file.name.startswith("."))
+
+
+def _files_of(path: Path) -> list[Path]:
+    try:
+        return files_of(path)
+    except OSError:  # a folder that cannot be read is one file that cannot
+        return [path]
 
 
 def _signature(file: Path) -> tuple[str, int, int, int]:
     try:
         status = file.stat()
     except OSError:
-        return file.name, -1, -1, -1
-    return file.name, status.st_mtime_ns, status.st_size, status.st_ino
+        return str(file), -1, -1, -1
+    return str(file), status.st_mtime_ns, status.st_size, status.st_ino
