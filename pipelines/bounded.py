@@ -12,7 +12,7 @@ from pipelines.first_run import compile_kernels
 from pipelines.inputs import Reader, find_inputs, is_hopeless, is_queue, octets_of
 from pipelines.options import FlowOptions
 from pipelines.plan import Plan
-from pipelines.runners import prepare
+from pipelines.runners import new_pipeline
 from pipelines.summary import Summary
 from pipelines.terminal import mistake_in, progress, say
 from sinks import outputs
@@ -52,7 +52,7 @@ class BoundedJob:
     def pipeline(self) -> beam.Pipeline:
         """Everything from the inputs to the outputs, wired."""
         plan, options = self._plan, self._options
-        pipeline = beam.Pipeline(runner=prepare(plan.beam_options, endless=False), options=plan.beam_options)
+        pipeline = new_pipeline(plan.beam_options, endless=False)
         elements = pipeline | "Inputs" >> beam.Create(self._inputs, reshuffle=False)
         flows, rejects = self._assemble(elements, Reader(read_settings(options), alone=len(self._inputs) == 1))
         refused = [rejects, *plan.written(flows)]

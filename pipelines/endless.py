@@ -8,7 +8,7 @@ from apache_beam.options.pipeline_options import FlinkRunnerOptions, PortableOpt
 from pipelines.first_run import compile_kernels
 from pipelines.options import FlowOptions
 from pipelines.plan import Plan
-from pipelines.runners import prepare
+from pipelines.runners import new_pipeline
 from pipelines.stream_options import StreamOptions
 from pipelines.summary import Summary
 from pipelines.terminal import mistake_in, say
@@ -44,7 +44,7 @@ class EndlessJob:
         Raises:
             InputError: A queue cannot be read, or a setting makes no sense.
         """
-        pipeline = beam.Pipeline(runner=prepare(self._beam_options, endless=True), options=self._beam_options)
+        pipeline = new_pipeline(self._beam_options, endless=True)
         plan = self._plan
         options, streams = self._options, self._streams
         bound_s = options.max_out_of_orderness_s

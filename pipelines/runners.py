@@ -6,6 +6,7 @@ import shutil
 import socket
 from pathlib import Path
 
+import apache_beam as beam
 from apache_beam.options.pipeline_options import (
     DebugOptions,
     FlinkRunnerOptions,
@@ -22,6 +23,21 @@ from transforms.records import InputError
 
 _IN_PROCESS = {"", "direct", "bundlebaseddirect", "fnapi", "switchingdirect"}
 _ON_THIS_MACHINE = ("localhost", "127.0.0.1", "::1", "")
+
+
+def new_pipeline(options: PipelineOptions, endless: bool) -> beam.Pipeline:
+    """An empty pipeline on the runner that the options name; see `prepare`.
+
+    Raises:
+        InputError: As there; or the runner says what the options lack.
+    """
+    runner = prepare(options, endless)
+    try:
+        return beam.Pipeline(runner=runner, options=options)
+    except ValueError as error:
+        lines = [line.rstrip(". ") for line in str(error).splitlines() if line.strip()]
+        name = options.view_as(StandardOptions).runner
+        raise InputError(f"--runner={name}: {'; '.join(lines[1:] or lines)}") from error
 
 
 def prepare(options: PipelineOptions, endless: bool) -> PipelineRunner:
