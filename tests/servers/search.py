@@ -1,12 +1,17 @@
 """Elasticsearch and OpenSearch of tests: one node each, with little memory."""
 
+import base64
+import hashlib
 import http.client
 import json
 import os
 import shutil
+import ssl
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from servers.certificates import write_certificates
 from servers.install import installed
 from servers.processes import Server
 
@@ -29,10 +34,11 @@ class SearchServer(Server):
 
     def ask(self, method: str, target: str, body: Any = None, **headers: str) -> Any:
         """What the server answers; `RuntimeError` where that is an error."""
-        connection = http.client.HTTPConnection(self.host, timeout=60)
+        connection = self.connection()
         try:
             octets = None if body is None else json.dumps(body).encode()
-            connection.request(method, target, octets, {"Content-Type": "application/json", **headers})
+            given = {"Content-Type": "application/json", **self.credentials(), **headers}
+            connection.request(method, target, octets, given)
             answer = connection.getresponse()
             said = answer.read()
             if answer.status >= 300:
@@ -40,6 +46,14 @@ class SearchServer(Server):
             return json.loads(said) if said.startswith((b"{", b"[")) else said.decode()
         finally:
             connection.close()
+
+    def connection(self) -> http.client.HTTPConnection:
+        """A connection for one request."""
+        return http.client.HTTPConnection(self.host, timeout=60)
+
+    def credentials(self) -> dict[str, str]:
+        """Headers that sign in."""
+        return {}
 
     def is_up(self) -> bool:
         """Whether the node has its shards."""
@@ -67,7 +81,21 @@ class SearchServer(Server):
 
 
 class ElasticsearchServer(SearchServer):
-    """One node of the distribution for integration tests: without lifecycle management and an answer to `GET /`."""
+    """One node of the distribution for integration tests: without lifecycle management and an answer to `GET /`.
+
+    Args:
+        folder: Where its ports, data and log are.
+        users: Passwords by user, each with the role of the user's name (`superuser`, `viewer`, …); then connections are
+            encrypted, too. `ask` is by the first of them.
+
+    Attributes:
+        authority: PEM file of the authority that signed its certificate, if it has `users`.
+    """
+
+    def __init__(self, folder: Path, users: Mapping[str, str] | None = None) -> None:
+        super().__init__(folder)
+        self._users = dict(users or {})
+        self.authority = folder / "authority.pem"
 
     def start(self) -> "ElasticsearchServer":
         """Starts the node, with what its folder has of data, and returns when it answers."""
@@ -77,7 +105,7 @@ class ElasticsearchServer(SearchServer):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
         for name in ("jvm.options", "log4j2.properties"):
             shutil.copy(home / "config" / name, config)
-        settings = {
+        settings: dict[str, object] = {
             "cluster.name": "flowbeam-tests",
             "discovery.type": "single-node",
             "network.host": "127.0.0.1",
@@ -89,6 +117,8 @@ class ElasticsearchServer(SearchServer):
             "xpack.ml.enabled": "false",
             "cluster.routing.allocation.disk.threshold_enabled": "false",
         }
+        if self._users:
+            settings |= self._secured(config)
         (config / "elasticsearch.yml").write_text("".join(f"{name}: {value}\n" for name, value in settings.items()))
         as_user = []
         if os.getuid() == 0:  # Elasticsearch refuses root
@@ -113,6 +143,43 @@ class ElasticsearchServer(SearchServer):
         """Ends the node as `kill -9` does; `start` brings it back with its data on the same port."""
         self._end_process("elasticsearch")
 
+    def connection(self) -> http.client.HTTPConnection:
+        if not self._users:
+            return super().connection()
+        context = ssl.create_default_context(cafile=str(self.authority))
+        return http.client.HTTPSConnection(self.host, timeout=60, context=context)
+
+    def credentials(self) -> dict[str, str]:
+        for user, password in self._users.items():
+            return {"Authorization": "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()}
+        return {}
+
+    def _secured(self, config: Path) -> dict[str, object]:
+        """Writes users, roles and certificates; gives the settings that use them."""
+        keys = config / "server.pem"
+        if not keys.exists():
+            write_certificates(keys, self.authority)
+        (config / "users").write_text("".join(f"{user}:{_hashed(word)}\n" for user, word in self._users.items()))
+        (config / "users_roles").write_text("".join(f"{user}:{user}\n" for user in self._users))
+        (config / "roles.yml").write_text(
+            "flow_writer:\n  indices:\n    - names: ['*']\n      privileges: [index, create_index]\n"
+        )
+        return {
+            "xpack.security.enabled": "true",
+            "xpack.security.http.ssl.enabled": "true",
+            "xpack.security.http.ssl.key": keys,
+            "xpack.security.http.ssl.certificate": keys,
+            "xpack.security.authc.password_hashing.algorithm": "pbkdf2",
+            "xpack.security.authc.realms.file.file1.order": 0,
+        }
+
+
+def _hashed(password: str) -> str:
+    """A password as the file of users has it."""
+    salt = os.urandom(32)
+    octets = hashlib.pbkdf2_hmac("sha512", password.encode(), salt, 10_000, 32)
+    return "{PBKDF2}10000$" + "$".join(base64.b64encode(part).decode() for part in (salt, octets))
+
 
 class OpenSearchServer(SearchServer):
     """One node of OpenSearch, without its security plugin."""
@@ -120,26 +187,13 @@ class OpenSearchServer(SearchServer):
     def start(self) -> "OpenSearchServer":
         """Starts the node and returns when it answers."""
         jars = installed("opensearch")
-        first = self.port("http")
-        self.run_process(
-            "opensearch",
-            "sh",
-            "-c",  # it ends with its standard input
-            'sleep infinity | exec java "$@"',
-            "opensearch",
-            *_HEAP,
-            "-cp",
-            f"{jars}/*",
-            "org.codelibs.opensearch.runner.OpenSearchRunner",
-            "-basePath",
-            self.folder / "node",
-            "-numOfNode",
-            "1",
-            "-baseHttpPort",
-            str(first - 1),  # it counts its nodes from 1
-            "-maxHttpPort",
-            str(first),
-        )
+        config = self.folder / "config"
+        config.mkdir(parents=True, exist_ok=True)
+        ports = f"http.port: {self.port('http')}\ntransport.port: {self.port('transport')}\n"
+        (config / "opensearch.yml").write_text(ports)
+        words = ["-basePath", self.folder / "node", "-confPath", config, "-numOfNode", "1", "-printOnFailure"]
+        runner = "org.codelibs.opensearch.runner.OpenSearchRunner"
+        self.run_process("opensearch", "java", *_HEAP, "-cp", f"{jars}/*", runner, *words)
         self.wait_for("opensearch", self.is_up)
         return self
 

@@ -234,3 +234,39 @@ def test_a_node_killed_and_started_again_has_every_record(kind, index, tmp_path)
         restart.join()
         sender.close()
         assert server.count(index) == 250
+
+
+@pytest.mark.slow
+def test_credentials_and_certificates(index, tmp_path, monkeypatch):
+    """What is wrong with them is one line; a key may do what a password may; who may only write needs `setup=no`."""
+    need("elasticsearch")
+    with ElasticsearchServer(tmp_path / "node", users={"superuser": "right-one", "flow_writer": "writes"}) as server:
+        output = f"elasticsearch+https://{server.host}/{index}?replicas=0"
+        trusted = f"{output}&ca={server.authority}"
+        variables = "FLOWBEAM_ELASTICSEARCH_"
+
+        def told(output):
+            with pytest.raises(InputError) as error:
+                write(output, [flows([1])])
+            return str(error.value)
+
+        assert "no trusted connection: " in told(output)
+        assert f"name its certificate authority: 'elasticsearch+https://{server.host}/{index}?ca=FILE'" in told(output)
+        assert f"set {variables}API_KEY, or {variables}USER and {variables}PASSWORD" in told(trusted)
+        monkeypatch.setenv(f"{variables}USER", "superuser")
+        monkeypatch.setenv(f"{variables}PASSWORD", "wrong-one")
+        assert "the server refuses the credentials: " in told(trusted)
+        (tmp_path / "password").write_text("right-one\n")
+        monkeypatch.setenv(f"{variables}PASSWORD_FILE", str(tmp_path / "password"))
+        write(trusted, [flows([1])])
+        monkeypatch.delenv(f"{variables}PASSWORD_FILE")
+        monkeypatch.setenv(f"{variables}USER", "flow_writer")
+        monkeypatch.setenv(f"{variables}PASSWORD", "writes")
+        assert "not allowed to manage index templates: " in told(trusted)
+        assert "then add setup=no to the URL" in told(trusted)
+        write(f"{trusted}&setup=no", [flows([2])])
+        monkeypatch.delenv(f"{variables}USER")
+        key = server.ask("POST", "/_security/api_key", {"name": index})["encoded"]
+        monkeypatch.setenv(f"{variables}API_KEY", key)
+        write(trusted, [flows([3])])
+        assert server.count(index) == 3
