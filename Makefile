@@ -29,7 +29,7 @@ test: $(TOOLS)  ## runs the tests
 	$(IN_VENV) -m pytest --numprocesses=$(TEST_PROCESSES) --dist=loadgroup
 
 servers: $(TOOLS)  ## fetches and builds the servers that tests use, once; takes some minutes
-	@echo "== servers: Kafka, Prism, Flink and a Pub/Sub emulator, into ~/.cache/flowbeam/servers (or FLOWBEAM_SERVERS)"
+	@echo "== servers: Kafka, Prism, Flink, Elasticsearch, OpenSearch, Cassandra, Pub/Sub, into ~/.cache/flowbeam/servers (or FLOWBEAM_SERVERS)"
 	$(IN_VENV) -m tests.servers.install
 
 lint: $(TOOLS)  ## checks style with ruff

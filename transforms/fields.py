@@ -58,14 +58,7 @@ def _sides() -> Iterable[Field]:
 COMMON = (
     Field("flow_id", pa.binary(16), "", "XXH3-128 of key, first time, ordinal and part (id@1).", "", "event.id"),
     Field("flow_part", pa.int32(), "", "Part of a flow that active timeouts split, from 0."),
-    Field(
-        "record_kind",
-        pa.string(),
-        "",
-        "`final`, or `interim` for a cumulative report of an open flow.",
-        "",
-        "event.kind",
-    ),
+    Field("record_kind", pa.string(), "", "`final`, or `interim` for a cumulative report of an open flow."),
     Field("record_number", pa.int32(), "", "Version of the record: 0, 1, …; the final one is the highest."),
     Field("sensor", pa.string(), "", "Observation point.", "observationDomainName 300", "observer.name"),
     Field(
