@@ -4,6 +4,7 @@ A sink brings a `BlockWriter` and what opens it on a worker; retries, counters, 
 sent are the same for all of them.
 """
 
+import logging
 import threading
 import time
 from collections import Counter, deque
@@ -19,6 +20,8 @@ from apache_beam.utils.windowed_value import WindowedValue
 from sinks import unsent
 from sinks.outputs import SinkContext, SinkUrl
 from transforms.records import InputError, Reject
+
+_log = logging.getLogger(__name__)
 
 BLOCK_ROWS = 8192
 """Small batches of a bundle are joined up to about so many records."""
@@ -95,6 +98,7 @@ class _Health:
 
     def __init__(self) -> None:
         self.is_down = False
+        self.is_told = False
         self.probe_at = 0.0
 
 
@@ -141,6 +145,7 @@ class BlockSender:
             wait=lambda state: max(spread(state), _asked_for(state)),
             stop=tenacity.stop_after_delay(patience_s) | tenacity.stop_when_event_set(self._stopped),
             sleep=tenacity.sleep_using_event(self._stopped),
+            before_sleep=self._tell,
             reraise=True,
         )
         tries = 0
@@ -160,7 +165,9 @@ class BlockSender:
                 f"{self._url}: gave up after {times}: {error}; start again when it is back, or write aside what it "
                 "does not take: --on_sink_failure=continue"
             ) from error
-        self._health.is_down = False
+        if self._health.is_told:
+            _log.info("%s: accepts flows again", self._url)
+        self._health.is_down = self._health.is_told = False
         return sent._replace(tries=tries, milliseconds=round((time.monotonic() - began) * 1000))
 
     def stop(self) -> None:
@@ -191,6 +198,12 @@ class BlockSender:
             else:
                 counts[told.name] += told.number
         return Sent(len(flows) - len(rejects), 0, rejects, counts, 0, 0)
+
+    def _tell(self, state: Any) -> None:
+        """Says once in an outage that there is one."""
+        if not self._health.is_told:
+            self._health.is_told = True
+            _log.warning("%s: %s; trying again", self._url, state.outcome.exception())
 
     def _set_aside(self, flows: pa.RecordBatch, tries: int) -> Sent:
         assert self._context.unsent is not None

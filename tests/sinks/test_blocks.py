@@ -38,9 +38,11 @@ def test_every_record_is_written_in_blocks(store, tmp_path):
     assert counters["records_refused"] == counters["blocks_retried"] == 0
 
 
-def test_a_server_that_was_away_gets_everything(store, tmp_path):
+def test_a_server_that_was_away_gets_everything(store, tmp_path, caplog):
+    """One line says so, however often it is tried."""
     store.down = 3
     counters = run([flows(range(10))], write_to(str(tmp_path), context()))
+    assert [record.getMessage() for record in caplog.records] == [f"store:{tmp_path}: away; trying again"]
     assert len(store.records) == 10
     assert counters["blocks_retried"] == 3
     assert counters["records_written"] == 10

@@ -206,7 +206,7 @@ def test_what_a_dead_server_missed_is_sent_again(server, index, tmp_path, capsys
         outputs_of_job = [f"--output=parquet:{tmp_path / 'flows'}", f"--output={output}"]
         assert main_job.main([*job, *outputs_of_job, "--on_sink_failure=continue"]) == 2
         table = pq.read_table(tmp_path / "flows", partitioning=None).sort_by("flow_id")
-        (line,) = capsys.readouterr().err.splitlines()
+        *_, line = capsys.readouterr().err.splitlines()
         assert f"{len(table):,} records that a server did not take are in {aside}" in line
         assert resend.main([str(aside), "--retry_s=0.2"]) == 2
         assert list(aside.iterdir())
