@@ -28,6 +28,7 @@ _BEAM = f"v{importlib.metadata.version('apache-beam')}"
 _BEAM_IN_GO = "github.com/apache/beam/sdks/v2"
 _FLINK = "1.19.3"
 _COMPOSE = "1.29.2"
+_GOOGLE_BINDINGS, _GOOGLE_PROVIDER = "16.12.1", "6.50.0"
 
 
 class NotInstalled(Exception):
@@ -51,6 +52,8 @@ class Tool(NamedTuple):
 _TOOLS = {
     "java": Tool(("java", "-version"), (17, 0), "openjdk-17-jdk-headless"),
     "mvn": Tool(("mvn", "--version"), (3, 6), "maven"),
+    "npm": Tool(("npm", "--version"), (8, 0), "npm"),
+    "terraform": Tool(("terraform", "version"), (1, 7), "terraform (from apt.releases.hashicorp.com)"),
     "go": Tool(("go", "version"), (1, 21), "golang-go (golang-1.22-go or later where that is older)"),
 }
 
@@ -191,6 +194,27 @@ def _prism(folder: Path, log: Path) -> None:
     _go(folder, log, "install", f"{_BEAM_IN_GO}/go/cmd/prism@{_BEAM}")
 
 
+def _terraform_providers(folder: Path, log: Path) -> None:
+    """Builds stand-ins for Google's providers, as a mirror that Terraform installs from."""
+    recipe = RECIPES / "terraform_providers"
+    system = subprocess.run(["go", "env", "GOOS", "GOARCH"], capture_output=True, text=True, check=True).stdout.split()
+    for name in ("google", "google-beta"):
+        with tempfile.TemporaryDirectory(dir=folder.parent) as work:
+            package = f"@cdktf/provider-{name}@{_GOOGLE_BINDINGS}"
+            _run(log, "npm", "pack", "--silent", package, where=Path(work))
+            (archive,) = Path(work).glob("*.tgz")
+            _run(log, "tar", "xzf", str(archive), where=Path(work))
+            for part in ("main.go", "go.mod", "go.sum"):
+                shutil.copy(recipe / part, work)
+            address = f"registry.terraform.io/hashicorp/{name}"
+            made = [str(Path(work, "package")), address, str(Path(work, "schema.json"))]
+            _run(log, sys.executable, str(recipe / "provider_schema.py"), *made)
+            to = folder / address / _GOOGLE_PROVIDER / "_".join(system)
+            to.mkdir(parents=True)
+            binary = to / f"terraform-provider-{name}_v{_GOOGLE_PROVIDER}"
+            _go(folder, log, "build", "-o", str(binary), ".", where=Path(work))
+
+
 def _pubsub(folder: Path, log: Path) -> None:
     _go(folder, log, "build", "-o", str(folder / "pubsub"), ".", where=RECIPES / "pubsub")
 
@@ -222,6 +246,15 @@ _RECIPES = {
         [RECIPES / "flink_operator/pom.xml"], ["java", "mvn"], _flink_operator, "fetching its resources' definitions"
     ),
     "compose-schema": Recipe([_COMPOSE], [], _compose_schema, "fetching it"),
+    "terraform-providers": Recipe(
+        [
+            _GOOGLE_BINDINGS,
+            *(RECIPES / "terraform_providers" / name for name in ("main.go", "go.mod", "go.sum", "provider_schema.py")),
+        ],
+        ["go", "npm", "terraform"],
+        _terraform_providers,
+        "fetching bindings of Google's, 64 MB, and building what knows their schemas",
+    ),
     "python-worker": Recipe([_BEAM], ["go"], _python_worker, "building what starts Python workers for Flink"),
 }
 

@@ -1,0 +1,43 @@
+# The pipeline as a streaming job of Dataflow. A change of its options replaces the job after the old one has drained.
+
+locals {
+  pipeline_options = var.pipeline == null ? {} : merge({
+    input  = "pubsub://${var.project_id}/${google_pubsub_subscription.packets.name}"
+    output = "bigquery:${local.flows_path}"
+  }, var.pipeline.options)
+}
+
+resource "google_dataflow_flex_template_job" "flows" {
+  provider = google-beta
+  count    = var.pipeline == null ? 0 : 1
+
+  project                 = var.project_id
+  region                  = var.region
+  name                    = "${var.name}-flows"
+  labels                  = local.labels
+  container_spec_gcs_path = var.pipeline.template
+  parameters              = local.pipeline_options
+  sdk_container_image     = var.pipeline.image
+  service_account_email   = google_service_account.pipeline.email
+  network                 = google_compute_network.this.name
+  subnetwork              = "regions/${var.region}/subnetworks/${google_compute_subnetwork.workers.name}"
+  ip_configuration        = "WORKER_IP_PRIVATE"
+  machine_type            = var.pipeline.machine_type
+  num_workers             = var.pipeline.workers
+  max_workers             = var.pipeline.most_workers
+  autoscaling_algorithm   = "THROUGHPUT_BASED"
+  enable_streaming_engine = true
+  temp_location           = "gs://${google_storage_bucket.work.name}/temp"
+  staging_location        = "gs://${google_storage_bucket.work.name}/staging"
+  kms_key_name            = var.kms_key
+  on_delete               = "drain"
+
+  depends_on = [
+    google_bigquery_dataset_iam_member.pipeline_writes_flows,
+    google_bigquery_table.flows_latest,
+    google_project_iam_member.pipeline_works_for_dataflow,
+    google_pubsub_subscription_iam_member.pipeline_takes_packets,
+    google_storage_bucket_iam_member.pipeline_starts_from,
+    google_storage_bucket_iam_member.pipeline_works_in,
+  ]
+}
