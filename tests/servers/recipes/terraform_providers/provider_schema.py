@@ -1,7 +1,7 @@
 """The schema of one of Google's Terraform providers, read from its npm bindings (`@cdktf/provider-google`, MPL-2.0).
 
-`provider_schema.py PACKAGE_FOLDER PROVIDER_ADDRESS schema.json` writes what `terraform providers schema -json` would. What
-the bindings do not say, such as which values an argument may have, is not in it.
+`provider_schema.py PACKAGE_FOLDER PROVIDER_ADDRESS schema.json` writes what `terraform providers schema -json` would.
+What the bindings do not say, such as which values an argument may have, is not in it.
 """
 
 import json
