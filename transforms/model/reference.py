@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from transforms.kernel import kernel
 from transforms.records import InputError
 
 FORMAT = 1
@@ -156,13 +157,26 @@ class Binning:
         """
         amount = int(groups.max()) + 1 if len(groups) else 0
         counted = np.zeros((amount, self.width), np.int64)
-        for edges, start, values in zip(
-            self._edges, self.starts[:-1], (*(columns[name] for name in self._names), scores), strict=True
-        ):
-            wide = len(edges) + 2
-            cells = groups * wide + bins_of(values, edges)
-            counted[:, start : start + wide] = np.bincount(cells, minlength=amount * wide).reshape(amount, wide)
+        groups = np.array(groups, np.int64)
+        given = (*(columns[name] for name in self._names), np.array(scores, np.float32))
+        for edges, start, values in zip(self._edges, self.starts[:-1].tolist(), given, strict=True):
+            _count(values, edges, groups, start, counted)
         return counted
+
+
+@kernel
+def _count(values, edges, groups, start, counted):
+    """Adds a column's values to the counts of their groups; the bins are those of `bins_of`."""
+    missing = len(edges) + 1
+    for row in range(len(values)):
+        value = values[row]
+        if value != value:
+            bin_ = missing
+        else:
+            bin_ = 0
+            for edge in edges:
+                bin_ += edge < value
+        counted[groups[row], start + bin_] += 1
 
 
 def bins_of(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
