@@ -203,7 +203,8 @@ def _yaml_entries(path: Path, text: str) -> Iterator[_Entry]:
     except (yaml.YAMLError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
-        raise InputError(f"{path}{line}: is no YAML: {getattr(error, 'problem', None) or error}") from error
+        why = " ".join(str(getattr(error, "problem", None) or error).split())
+        raise InputError(f"{path}{line}: is no YAML: {why}") from error
     for entry in _listed(path, read):
         line_number = entry.pop(_LINE) if isinstance(entry, dict) else 0
         yield _described(f"{path}:{line_number}" if line_number else str(path), line_number, entry)

@@ -157,7 +157,9 @@ class Labeller:
 
     def _is_attempted(self, flows: pa.RecordBatch, winner: np.ndarray, side: np.ndarray) -> np.ndarray:
         """Flows of an attack that did not send what it needs."""
-        fwd, rev = (flows[name].fill_null(0).to_numpy(False) > 0 for name in ("fwd_payload_octets", "rev_payload_octets"))
+        fwd, rev = (
+            flows[name].fill_null(0).to_numpy(False) > 0 for name in ("fwd_payload_octets", "rev_payload_octets")
+        )
         known = winner >= 0
         attacker = np.where(side == EITHER, fwd | rev, np.where(side == FORWARD, fwd, rev))
         other = np.where(side == EITHER, fwd & rev, np.where(side == FORWARD, rev, fwd))
