@@ -2,21 +2,11 @@
 
 import ctypes
 import gc
-import logging
 import os
 import sys
 from types import TracebackType
 
-
-class _WithoutCloudNotice(logging.Filter):
-    """Drops what Beam logs when it is imported without its Google Cloud extras, or with one library of Google's."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        return not str(record.msg).startswith(("apitools not found", "Failed to import GCSFileSystem"))
-
-
-for _name in (None, "apache_beam.io.filesystems"):
-    logging.getLogger(_name).addFilter(_WithoutCloudNotice())
+import sinks  # noqa: F401 - its notice filter is there before Beam is imported
 
 
 def _show_error(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:

@@ -12,6 +12,8 @@ from servers.bigquery_gate import gate as make_gate
 from servers.processes import wait_until
 from sink_testing import HOUR_NS, START_NS, flow_id, flows, run, schema_of, write
 
+from pipelines import flows as main_job
+from pipelines import generate
 from sinks import bigquery, bigquery_client, bigquery_rows, bigquery_schema
 from sinks.outputs import SinkContext, open_outputs
 from transforms.records import InputError
@@ -74,6 +76,17 @@ def test_every_column_comes_back_as_it_went_in(gate):
     )
     counters = write(f"bigquery:{TABLE}", [batch], ("flowbeam@1",))
     assert counters["records_written"] == 3
+    assert by_id(gate.rows(TABLE)) == by_id(expected(batch))
+
+
+def test_from_a_capture_to_the_table(gate, tmp_path):
+    """In one job with Parquet: every field of every flow is the same in both."""
+    capture, folder = tmp_path / "c.pcap", tmp_path / "flows"
+    assert generate.main(["--output", str(capture), "--packets", "3000", "--quiet"]) == 0
+    outputs = [f"--output=parquet:{folder}", f"--output=bigquery:{TABLE}"]
+    assert main_job.main(["--runner=DirectRunner", "--quiet", f"--input={capture}", *outputs]) == 0
+    (batch,) = pq.read_table(folder, partitioning=None).combine_chunks().to_batches()
+    assert len(batch) > 100
     assert by_id(gate.rows(TABLE)) == by_id(expected(batch))
 
 
