@@ -5,6 +5,7 @@ import hashlib
 import http.client
 import json
 import os
+import random
 import shutil
 import ssl
 from collections.abc import Mapping
@@ -13,10 +14,13 @@ from typing import Any
 
 from servers.certificates import write_certificates
 from servers.install import installed
-from servers.processes import Server
+from servers.processes import Server, answers
 
 _HEAP = ("-Xms256m", "-Xmx256m", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData")
 _NOBODY = 65534
+_RUNNER_PORTS = range(9205, 9299)
+"""Where OpenSearch's runner serves HTTP: elsewhere it will not."""
+
 _READS = "-all,+dac_read_search"
 """What it may do beside: read what lies in the home of root, and folders of tests that root alone may enter."""
 
@@ -184,14 +188,21 @@ def _hashed(password: str) -> str:
 class OpenSearchServer(SearchServer):
     """One node of OpenSearch, without its security plugin."""
 
+    def __init__(self, folder: Path) -> None:
+        file = folder / "http.port"
+        if not file.exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            file.write_text(str(next(port for port in random.sample(_RUNNER_PORTS, 90) if not answers(port))))
+        super().__init__(folder)
+
     def start(self) -> "OpenSearchServer":
         """Starts the node and returns when it answers."""
         jars = installed("opensearch")
         config = self.folder / "config"
         config.mkdir(parents=True, exist_ok=True)
-        ports = f"http.port: {self.port('http')}\ntransport.port: {self.port('transport')}\n"
-        (config / "opensearch.yml").write_text(ports)
-        words = ["-basePath", self.folder / "node", "-confPath", config, "-numOfNode", "1", "-printOnFailure"]
+        (config / "opensearch.yml").write_text(f"transport.port: {self.port('transport')}\n")
+        base = self.port("http") - 1  # it counts its nodes from 1
+        words = ["-basePath", self.folder / "node", "-confPath", config, "-numOfNode", "1", "-baseHttpPort", base]
         runner = "org.codelibs.opensearch.runner.OpenSearchRunner"
         self.run_process("opensearch", "java", *_HEAP, "-cp", f"{jars}/*", runner, *words)
         self.wait_for("opensearch", self.is_up)
