@@ -7,7 +7,7 @@
 | `alerts_by_hour` | `hour` | all but features, of alerts; where flows are scored |
 
 Rows of a partition are in order of `flow_start_ns`, the last first. Settings after `?`: `ttl_days` (0: for ever),
-`window_days` of compaction (1), `consistency` (`LOCAL_QUORUM`), `datacenter`, `concurrency` (64 statements under way),
+`window_days` of compaction (1), `consistency` (`LOCAL_QUORUM`), `datacenter`, `concurrency` (32 statements under way),
 `security` (`plaintext` or `tls`), `ca` (a PEM file; TLS follows from it), `verify` (`host`, or `ca` where certificates
 do not name the nodes). Credentials are in the environment: FLOWBEAM_CASSANDRA_USERNAME and
 FLOWBEAM_CASSANDRA_PASSWORD, or files named by these with `_FILE` behind.
@@ -40,8 +40,11 @@ from sinks.outputs import SinkContext, SinkUrl, parse_url
 from transforms import fields
 from transforms.records import InputError, Reject
 
-BATCH_ROWS = 30
-"""Rows of one partition travel together, up to so many: the node applies them as one."""
+BATCH_ROWS, BATCH_OCTETS = 30, 32_768
+"""Rows of one partition travel together, up to so many and about so large: the node applies them as one."""
+
+BLOCK_ROWS = 2048
+"""Records of a block: what is tried again where a node goes away."""
 
 
 def open_sink(url: SinkUrl, context: SinkContext) -> beam.PTransform:
@@ -53,7 +56,7 @@ def open_sink(url: SinkUrl, context: SinkContext) -> beam.PTransform:
     place = place_of(url)
     tables = tables_of(context.schema)
     prepare(place, tables)
-    return WriteBlocks(url, context, functools.partial(CassandraWriter, place, tables))
+    return WriteBlocks(url, context, functools.partial(CassandraWriter, place, tables), BLOCK_ROWS)
 
 
 def prepare(place: Place, tables: Sequence[Table]) -> None:
@@ -134,28 +137,47 @@ class CassandraWriter:
         self._session.cluster.shutdown()
 
     def _executed(self, statements: "list[_Statement]") -> dict[int, str]:
-        """Executes all; reasons for the rows that were refused. A batch that is refused is tried row by row."""
+        """Executes all; reasons for the rows that were refused.
+
+        A batch that is refused is tried row by row. What a node that is busy did not do in time is tried again with
+        half as many under way, as long as it does some of them.
+        """
         import cassandra
         from cassandra.concurrent import execute_concurrent
 
-        answers = execute_concurrent(
-            self._session,
-            [(statement.ready, None) for statement in statements],
-            concurrency=self._place.concurrency,
-            raise_on_first_error=False,
-        )
         refused: dict[int, str] = {}
-        again: list[_Statement] = []
-        for statement, (done, error) in zip(statements, answers, strict=True):
-            if done:
-                continue
-            if not isinstance(error, cassandra.InvalidRequest):
-                raise_plain(self._place, error)
-            if len(statement.rows) > 1:
-                again += statement.alone()
-            else:
-                refused[statement.rows[0]] = cassandra_client.text_of(error)
-        return {**refused, **self._executed(again)} if again else refused
+        concurrency = self._place.concurrency
+        while statements:
+            ready = [(statement.ready, None) for statement in statements]
+            answers = execute_concurrent(self._session, ready, concurrency, raise_on_first_error=False)
+            again: list[_Statement] = []
+            late: list[_Statement] = []
+            for statement, (done, error) in zip(statements, answers, strict=True):
+                if done:
+                    continue
+                if isinstance(error, _busy()):
+                    late.append(statement)
+                    cause = error
+                elif not isinstance(error, cassandra.InvalidRequest):
+                    raise_plain(self._place, error)
+                elif len(statement.rows) > 1:
+                    again += statement.alone()
+                else:
+                    refused[statement.rows[0]] = cassandra_client.text_of(error)
+            if len(late) == len(statements) and concurrency == 1:
+                raise_plain(self._place, cause)
+            if late:
+                concurrency = max(1, concurrency // 2)
+            statements = [*late, *again]
+        return refused
+
+
+def _busy() -> tuple[type[Exception], ...]:
+    """What nodes that have too much to do, or the driver for them, answer."""
+    from cassandra import OperationTimedOut, WriteFailure, WriteTimeout
+    from cassandra.protocol import OverloadedErrorMessage
+
+    return (OperationTimedOut, OverloadedErrorMessage, WriteFailure, WriteTimeout)
 
 
 class _Statement:
@@ -227,15 +249,17 @@ class _Prepared:
         return (cassandra_cells.days if self._table.period == DAY else cassandra_cells.hours)(starts)
 
     def _grouped(self, flows: pa.RecordBatch, rows: np.ndarray, bound: list[Any]) -> list[_Statement]:
-        """Statements of one partition together, up to `BATCH_ROWS`."""
+        """Statements of one partition together, as many as go into a batch."""
+        octets = sum(len(cell) for cell in bound[0].values if isinstance(cell, bytes)) if bound else 0
+        most = max(1, min(BATCH_ROWS, BATCH_OCTETS // max(1, octets)))
         groups: dict[Any, list[int]] = {}
         for place, statement in enumerate(bound):
             groups.setdefault(statement.routing_key, []).append(place)
         return [
             _Statement([int(rows[place]) for place in part], [bound[place] for place in part])
             for places in groups.values()
-            for first in range(0, len(places), BATCH_ROWS)
-            if (part := places[first : first + BATCH_ROWS])
+            for first in range(0, len(places), most)
+            if (part := places[first : first + most])
         ]
 
 

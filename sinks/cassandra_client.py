@@ -88,7 +88,7 @@ def place_of(url: SinkUrl) -> Place:
         given.get("security") == "tls" or "ca" in given,
         given.get("ca", ""),
         given.get("verify") != "ca",
-        int(alerts.number(url, "concurrency", 64, 1, 2000)),
+        int(alerts.number(url, "concurrency", 32, 1, 2000)),
     )
 
 

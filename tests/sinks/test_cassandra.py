@@ -1,5 +1,6 @@
 """Flows in Cassandra, read back through its driver."""
 
+import threading
 from collections.abc import Iterator
 
 import alert_testing
@@ -208,6 +209,35 @@ def test_a_row_that_is_refused_leaves_the_others_of_its_batch(cassandra, keyspac
         cassandra, keyspace, f"SELECT flow_id FROM {{}}.flows_by_source WHERE src_ip='10.0.0.1' AND day='{DAY}'"
     )
     assert [row["flow_id"] for row in found] == [long[2].as_py(), long[0].as_py()]
+
+
+@pytest.mark.slow
+def test_nothing_is_lost_while_the_node_is_away(credentials, tmp_path):
+    """Killed between blocks and back later; then it stays away."""
+    blocks = [sink_testing.flows(range(first, first + 100)) for first in range(0, 1000, 100)]
+    with CassandraServer(tmp_path / "cassandra") as server:
+        server.create_keyspace("away")
+        url = f"cassandra://{server.address}/away?consistency=ONE"
+        sender = opened(url, blocks[0], retry_s=240)
+        for block in blocks[:3]:
+            sender.send(block)
+        server.kill()
+        back = threading.Thread(target=server.start)
+        back.start()
+        for block in blocks[2:]:
+            assert sender.send(block).rejects == []
+        back.join()
+        sender.close()
+        query = f"SELECT count(*) AS rows FROM {{}}.flows_by_source WHERE src_ip='10.0.0.1' AND day='{DAY}'"
+        assert rows(server, url, query) == [{"rows": 1000}]
+        impatient = opened(url, blocks[0], retry_s=0.1)
+        impatient.send(blocks[0])
+        server.kill()
+        with pytest.raises(InputError, match="gave up after"):
+            impatient.send(blocks[0])
+        impatient.close()
+        with pytest.raises(InputError, match="see that it is up and the address right"):
+            opened(url, blocks[0])
 
 
 def test_setup_makes_the_keyspace(cassandra, credentials, capsys):
