@@ -158,10 +158,120 @@ def elasticsearch(batches: list[pa.RecordBatch], stack: ExitStack) -> Iterator[s
         began = time.perf_counter()
         deque(helpers.parallel_bulk(client, ready, thread_count=4), maxlen=0)
         best["parallel_bulk"] = max(best["parallel_bulk"], rows / (time.perf_counter() - began))
-        server.ask("DELETE", f"/sink-{turn}-2*,sink-{turn}-plain-*")
+        server.ask("DELETE", "/" + ",".join(server.ask("GET", f"/sink-{turn}-*/_settings")))
     client.close()
     ours, theirs = best["sink"], best["parallel_bulk"]
     yield f"elasticsearch: {ours:,.0f} flows/s; parallel_bulk {theirs:,.0f}; ratio {ours / theirs:.2f}"
+
+
+def kafka(batches: list[pa.RecordBatch], stack: ExitStack) -> Iterator[str]:
+    """Messages to Kafka, beside the client's plain use with messages that are ready."""
+    from confluent_kafka import Producer
+    from servers.kafka import KafkaServer
+
+    from sinks.kafka import KafkaWriter
+    from transforms import avro
+
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+    server = stack.enter_context(KafkaServer(folder, quick_start=False))
+    for features in ("cic@1", sets.FLOWBEAM):
+        names = {*(field.name for field in fields.COMMON), *sets.features_for([sets.get(features)])}
+        chosen = [batch.select([name for name in batch.schema.names if name in names]) for batch in batches]
+        rows = sum(map(len, chosen))
+        ready = [message for batch in chosen for message in avro.row_encoder(batch.schema).messages(batch)]
+        ids = [flow_id for batch in chosen for flow_id in batch["flow_id"].to_pylist()]
+        encoding = min(
+            _processor_seconds(lambda: [avro.row_encoder(batch.schema).messages(batch) for batch in chosen])  # noqa: B023
+            for _ in range(ROUNDS)
+        )
+        for form in ("avro", "json"):
+            topic = f"{features.partition('@')[0]}-{form}"
+            server.create_topic(topic, 2)
+            context = SinkContext((features,), chosen[0].schema, "benchmark")
+            ((_, sink),) = outputs.open_outputs([f"kafka://{server.bootstrap}/{topic}?format={form}"], context)
+            writer: KafkaWriter = sink.open_writer()
+            ours = max(_rate(rows, lambda: [list(writer.write(batch)) for batch in chosen]) for _ in range(ROUNDS))  # noqa: B023
+            writer.close()
+            yield f"kafka, {features}, {form}: {ours[0]:,.0f} flows/s; {ours[1]:,.0f} of processor time"
+        plain = Producer(
+            {
+                "bootstrap.servers": server.bootstrap,
+                "enable.idempotence": True,
+                "linger.ms": 5,
+                "compression.type": "lz4",
+            }
+        )
+
+        def by_client(plain: Producer = plain, topic: str = topic) -> None:
+            for message, key in zip(ready, ids, strict=True):  # noqa: B023
+                while True:
+                    try:
+                        plain.produce(topic, message, key)
+                        break
+                    except BufferError:
+                        plain.poll(0.05)
+            plain.flush()
+
+        theirs = max(_rate(rows, by_client) for _ in range(ROUNDS))
+        yield f"kafka, {features}: {rows / encoding:,.0f} flows/s of processor time to encode"
+        yield f"kafka, {features}, client, ready messages: {theirs[0]:,.0f}; {theirs[1]:,.0f} of processor time"
+
+
+def cassandra(batches: list[pa.RecordBatch], stack: ExitStack) -> Iterator[str]:
+    """Rows to Cassandra, beside `execute_concurrent_with_args` of rows that are ready."""
+    import os
+
+    from cassandra.concurrent import execute_concurrent_with_args
+    from cassandra.util import Date
+    from servers.cassandra import PASSWORD, USER, CassandraServer
+
+    from sinks.cassandra_tables import Table, tables_of
+
+    os.environ |= {"FLOWBEAM_CASSANDRA_USERNAME": USER, "FLOWBEAM_CASSANDRA_PASSWORD": PASSWORD}
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+    server = stack.enter_context(CassandraServer(folder))
+    server.create_keyspace("benchmark")
+    names = {*(field.name for field in fields.COMMON), *sets.features_for([sets.get("cic@1")])}
+    chosen = [batch.select([name for name in batch.schema.names if name in names]) for batch in batches]
+    context = SinkContext(("cic@1",), chosen[0].schema, "benchmark")
+    url = f"cassandra://{server.address}/benchmark?consistency=ONE"
+    ((_, sink),) = outputs.open_outputs([url], context)
+    writer = sink.open_writer()
+    rows = sum(map(len, chosen)) * len(tables_of(chosen[0].schema))
+    session = stack.enter_context(server.session())
+    session.set_keyspace("benchmark")
+
+    def by_driver() -> None:
+        for table in tables_of(chosen[0].schema):
+            statement = session.prepare(table.insert(0))
+            for batch in chosen:
+                execute_concurrent_with_args(session, statement, ready[table.name, id(batch)], concurrency=64)
+
+    def values(table: Table, batch: pa.RecordBatch) -> Iterator[list[object]]:
+        for row in batch.to_pylist():
+            yield [
+                Date(row["flow_start_ns"] // 86_400_000_000_000),
+                *(row[name] for name in table.columns.names),
+                row["flow_start_ns"] // 1000,
+            ]
+
+    ready = {
+        (table.name, id(batch)): list(values(table, batch)) for table in tables_of(chosen[0].schema) for batch in chosen
+    }
+    ours = theirs = (0.0, 0.0)
+    for _ in range(ROUNDS):
+        ours = max(ours, _rate(rows, lambda: [list(writer.write(batch)) for batch in chosen]))
+        theirs = max(theirs, _rate(rows, by_driver))
+    writer.close()
+    yield f"cassandra: {ours[0]:,.0f} rows/s; {ours[1]:,.0f} of processor time"
+    yield f"cassandra, execute_concurrent: {theirs[0]:,.0f}; {theirs[1]:,.0f}; ratio {ours[0] / theirs[0]:.2f}"
+
+
+def _rate(rows: int, work: Callable[[], object]) -> tuple[float, float]:
+    """Rows a second, and a second of this process' processor time."""
+    began, spent = time.perf_counter(), time.process_time()
+    work()
+    return rows / (time.perf_counter() - began), rows / (time.process_time() - spent)
 
 
 MEASURED = {one.__name__: one for one in (documents, elasticsearch, bigquery, parquet)}
