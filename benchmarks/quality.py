@@ -4,7 +4,7 @@
     python benchmarks/quality.py --only cicids2017 --seeds 3
 
 Reads the labelled tables of FLOWBEAM_CORPUS or ../shared/data. Our trees grow as those of `pipelines.train`, in
-the same way for every table. Needs `pip install lightgbm xgboost`.
+the same way for every table. Needs `pip install lightgbm xgboost scikit-learn`.
 """
 
 import argparse
@@ -12,6 +12,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -33,8 +34,8 @@ Answers = Callable[[Table, Table, int], np.ndarray]
 """Learns from one table and answers the classes of another; the last argument is the seed."""
 
 WINDOW = 50
-RECENT, OLDER = 3000, 3000
-CONTINUAL = TreeSettings(trees=60)
+RECENT, OLDER = 1000, 300
+CONTINUAL = TreeSettings(trees=50)
 """How a model that is trained again every window learns: from the latest rows, and a sample of all before."""
 
 
@@ -72,13 +73,29 @@ def table_of(name: str, label: str) -> Table:
     return prepared(read_table([str(TABLES / name)], Wanted(ALL, label), 10**9), "")[0]
 
 
-def compared(table: Table, rule: str, seeds: int) -> Iterator[tuple[str, list[Metrics]]]:
+def fifths(table: Table, stratified: bool, seed: int) -> tuple[Table, Table]:
+    """Four fifths and one, at random, as scikit-learn splits them."""
+    from sklearn.model_selection import train_test_split
+
+    labels = table.labels if stratified else None
+    train, test = train_test_split(np.arange(len(table)), test_size=0.2, random_state=seed, stratify=labels)
+    return table.rows(train), table.rows(test)
+
+
+def first(table: Table, part: float) -> tuple[Table, Table]:
+    """The first rows, and the others."""
+    split = SplitRule.parse(f"order:{part}").apply(table, 0)
+    return table.rows(split.train), table.rows(split.test)
+
+
+def compared(
+    table: Table, split: Callable[[int], tuple[Table, Table]], seeds: int
+) -> Iterator[tuple[str, list[Metrics]]]:
     """Each learner's figures, a seed after the other: the split's and the learner's."""
     for name, answers in LEARNERS.items():
         found = []
         for seed in range(seeds):
-            split = SplitRule.parse(rule).apply(table, seed)
-            learned, judged = table.rows(split.train), table.rows(split.test)
+            learned, judged = split(seed)
             found.append(measure(table.classes, judged.labels, answers(learned, judged, seed + 1)))
         yield name, found
 
@@ -99,7 +116,8 @@ def show(what: str, figures: Iterator[tuple[str, list[Metrics]]]) -> None:
 def cicids2017(seeds: int) -> None:
     """Seven classes."""
     table = table_of("cicids2017_sample.csv", "Label")
-    show(f"CICIDS2017 sample, 7 classes, random:0.2, {seeds} seeds", compared(table, "random:0.2", seeds))
+    split = partial(fifths, table, True)
+    show(f"CICIDS2017 sample, 7 classes, stratified 80/20, {seeds} seeds", compared(table, split, seeds))
 
 
 def twelve(seeds: int) -> None:
@@ -107,8 +125,7 @@ def twelve(seeds: int) -> None:
     table = table_of("cicids2017_sample.csv", "Label")
     found = []
     for seed in range(seeds):
-        split = SplitRule.parse("random:0.2").apply(table, seed)
-        learned, judged = table.rows(split.train), table.rows(split.test)
+        learned, judged = fifths(table, True, seed)
         chosen = select(learned, PERMUTATION, 12, TreeSettings(), seed + 1)
         answers = ours(learned.with_columns(chosen), judged.with_columns(chosen), seed + 1)
         found.append(measure(table.classes, judged.labels, answers))
@@ -118,16 +135,17 @@ def twelve(seeds: int) -> None:
 def kilo(seeds: int) -> None:
     """Two classes, at random and in time."""
     table = table_of("cicids2017_0.01km.csv", "Labelb")
-    show(f"cicids2017_0.01km, random:0.2, {seeds} seeds", compared(table, "random:0.2", seeds))
-    show("cicids2017_0.01km, first two thirds, then the last", compared(table, "order:0.6667", 1))
+    split = partial(fifths, table, False)
+    show(f"cicids2017_0.01km, random 80/20, {seeds} seeds", compared(table, split, seeds))
+    show("cicids2017_0.01km, first two thirds, then the last", compared(table, lambda _: first(table, 2 / 3), 1))
 
 
 def iotid20(seeds: int) -> None:
     """The first tenth to learn from, with identifiers and without."""
     table = table_of("iotid20_0.01.csv", "Label")
-    show(f"IoTID20, order:0.1, all columns, {seeds} seeds", compared(table, "order:0.1", seeds))
+    show(f"IoTID20, order:0.1, all columns, {seeds} seeds", compared(table, lambda _: first(table, 0.1), seeds))
     guarded = table.with_columns(leak_guard.left(table, leak_guard.guard(table, ())))
-    show(f"IoTID20, order:0.1, guarded, {seeds} seeds", compared(guarded, "order:0.1", seeds))
+    show(f"IoTID20, order:0.1, guarded, {seeds} seeds", compared(guarded, lambda _: first(guarded, 0.1), seeds))
 
 
 def window_by_window(_: int) -> None:

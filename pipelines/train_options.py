@@ -135,7 +135,7 @@ def _parser() -> argparse.ArgumentParser:
         default=(),
     )
     number("--seed", 1, "Of all that is drawn. Default 1.")
-    number("--max_rows", 500_000, "Rows used of larger tables, chosen by a hash of their place. Default 500000.")
+    number("--max_rows", 200_000, "Rows used of larger tables, chosen by a hash of their place. Default 200000.")
     number("--keep_rows", 20_000, "Rows that stay in the model folder for --continue. Default 20000.")
     parser.add_argument("--no_header", help="CSV files begin with a row; columns are 1, 2, …", action="store_true")
     parser.add_argument("--brief", help="No comparison with another split, no learning curve.", action="store_true")

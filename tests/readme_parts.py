@@ -17,12 +17,12 @@ from unittest import mock
 
 import pyarrow.parquet as pq
 
-from pipelines import capture, flows, generate, label
+from pipelines import capture, flows, generate, label, train
 from pipelines.options import add_arguments
 
 README = Path(__file__).parents[1] / "README.md"
 
-COMMANDS = ("pipelines.flows", "pipelines.capture", "pipelines.generate", "pipelines.label")
+COMMANDS = ("pipelines.flows", "pipelines.capture", "pipelines.generate", "pipelines.label", "pipelines.train")
 
 SHOWN = [
     "flow_id", "sensor", "src_ip", "src_port", "dst_ip", "dst_port", "protocol", "community_id",
@@ -50,9 +50,12 @@ def parser_of(command: str) -> ArgumentParser:
     def caught(parser: ArgumentParser, *_: Any) -> None:
         raise _Parser(parser)
 
-    main = {"pipelines.capture": capture.main, "pipelines.generate": generate.main, "pipelines.label": label.main}[
-        command
-    ]
+    main = {
+        "pipelines.capture": capture.main,
+        "pipelines.generate": generate.main,
+        "pipelines.label": label.main,
+        "pipelines.train": train.main,
+    }[command]
     with mock.patch.object(ArgumentParser, "parse_args", caught):
         try:
             main([])

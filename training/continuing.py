@@ -43,7 +43,7 @@ class NewData:
 
     flows: tuple[str, ...]
     label: str
-    max_rows: int = 500_000
+    max_rows: int = 200_000
     header: bool = True
     seed: int = 1
 

@@ -66,7 +66,7 @@ class TrainSettings:
     max_features: int = 0
     trials: int = 0
     allow_leaks: tuple[str, ...] = ()
-    max_rows: int = 500_000
+    max_rows: int = 200_000
     header: bool = True
     seed: int = 1
     beside: bool = True

@@ -9,6 +9,9 @@ import numpy as np
 from training.tables import Table
 from transforms.model.forest import ydf_library
 
+MOST_EXACT_ROWS = 50_000
+"""Of more rows, splits are looked for among 255 quantiles of a column, which takes half of the time."""
+
 _LABEL, _WEIGHT = "__label", "__weight"
 
 
@@ -55,6 +58,7 @@ def fit_trees(table: Table, settings: TreeSettings, seed: int, weights: np.ndarr
         min_examples=settings.fewest_rows,
         subsample=settings.subsample,
         use_hessian_gain=True,
+        discretize_numerical_columns=len(table) > MOST_EXACT_ROWS,
         validation_ratio=0.0,
         random_seed=seed,
     )
