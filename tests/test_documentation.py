@@ -107,6 +107,8 @@ def test_options_that_docs_name_are_options():
     known = set(parser._option_string_actions)
     for command in readme_parts.COMMANDS:
         known.update(action.option_strings[-1] for action in readme_parts.options(readme_parts.parser_of(command)))
+    for module in (TOP / "sinks").glob("*.py"):  # what a store's own command understands
+        known.update(re.findall(r'add_argument\(\s*"(--[a-z_]+)"', module.read_text(encoding="utf-8")))
     for page in PAGES:
         named = set(re.findall(r"`[^`\n]*?(--[a-z_]+)", page.read_text(encoding="utf-8")))
         assert named <= known, page.name
