@@ -274,7 +274,7 @@ def _rate(rows: int, work: Callable[[], object]) -> tuple[float, float]:
     return rows / (time.perf_counter() - began), rows / (time.process_time() - spent)
 
 
-MEASURED = {one.__name__: one for one in (documents, elasticsearch, bigquery, parquet)}
+MEASURED = {one.__name__: one for one in (documents, elasticsearch, bigquery, parquet, kafka, cassandra)}
 
 
 def main() -> None:
