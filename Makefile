@@ -93,5 +93,5 @@ $(BASE): pyproject.toml setup.py | $(VENV)/bin/python
 
 $(TOOLS): $(BASE)
 	@echo "== environment: installing the tools of the tests"
-	$(IN_VENV) -m pip install --quiet --editable '.[test,bigquery,elasticsearch,kafka,opensearch,pubsub,sensor,train]'
+	$(IN_VENV) -m pip install --quiet --editable '.[test,bigquery,cassandra,elasticsearch,kafka,opensearch,pubsub,sensor,train]'
 	@touch $@
