@@ -7,8 +7,10 @@ import shutil
 import subprocess
 
 import alert_testing
+import apache_beam as beam
 import pytest
 import sink_testing
+from apache_beam.options.pipeline_options import PipelineOptions
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -209,3 +211,17 @@ def test_places_and_files_are_checked_at_start(tmp_path):
     (tmp_path / "bad.json").write_text("[]")
     with pytest.raises(InputError, match=r"bad.json cannot be read: not a list of offenders; move it away"):
         opened(f"blocklist:{tmp_path}/bad", flows)
+
+
+def test_a_streaming_runner_keeps_it_too(tmp_path, prism):
+    """State goes from bundle to bundle."""
+    batches = [attack(f"198.51.100.{number}", "198.51.100.1", at=number) for number in range(1, 6)]
+    pipeline = beam.Pipeline(options=PipelineOptions(prism))
+    sink = opened(f"blocklist:{tmp_path}/bad?min_flows=2", batches[0])
+    _ = pipeline | "Flows" >> beam.Create(batches) | "Keep" >> sink
+    pipeline.run().wait_until_finish()
+    assert (tmp_path / "bad.dry-run").read_text() == "198.51.100.1\n"
+    known = json.loads((tmp_path / "bad.json").read_text())["known"]
+    assert {address: values[0] for address, values in known.items()} == {
+        "198.51.100.1": 6, **{f"198.51.100.{number}": 1 for number in range(2, 6)},
+    }  # fmt: skip
