@@ -16,9 +16,10 @@ CODE := pipelines queues sources sinks training transforms
 help:  ## lists the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
 
-demo: $(BASE)  ## makes traffic and assembles its flows into the folder flows/
-	@echo "== demo: flows of generated traffic, into the folder flows/"
-	$(IN_VENV) -m pipelines.flows --runner=DirectRunner
+demo: $(BASE)  ## makes traffic, its flows in the folder flows/, and shows which of them are attacks, and why
+	@echo "== demo: flows of generated traffic, scored, into the folder flows/"
+	$(IN_VENV) -m pipelines.flows --runner=DirectRunner --model models/demo --explain 3
+	$(IN_VENV) demo/alerts.py flows
 
 live: $(TOOLS)  ## shows flows of a replayed line as they end, by way of a broker and Prism, until Ctrl-C
 	@echo "== live: flows on this terminal and in live/flows; Ctrl-C stops"
