@@ -45,14 +45,14 @@ class Leaf(NamedTuple):
     Attributes:
         path: Its name, in parts.
         mapping: Its entry in an index's mapping.
-        texts: Makes its values, as text; null where the field is left out.
+        values: Makes its values, as texts or numbers; null where the field is left out.
         is_quoted: Whether they are strings.
         column: The column that they are; empty where they follow from several.
     """
 
     path: tuple[str, ...]
     mapping: dict[str, Any]
-    texts: Callable[[pa.RecordBatch], pa.StringArray]
+    values: Callable[[pa.RecordBatch], pa.Array]
     is_quoted: bool = False
     column: str = ""
 
@@ -98,7 +98,7 @@ class Documents:
             action = [
                 Piece(b'{"index":{"_index":"%s-' % self._index.encode(), days(part)),
                 Piece(b'","_id":"', text.cells(part["flow_id"])),
-                Piece(b'","version":', versions.cast(pa.string()), b',"version_type":"external"}}\n'),
+                Piece(b'","version":', versions, b',"version_type":"external"}}\n'),
             ]
             yield assembled([*action, *self._pieces(part), Piece(b"\n")], len(part))
 
@@ -112,19 +112,19 @@ class Documents:
             if leaf is None:
                 constant += before
                 continue
-            texts = leaf.texts(flows)
-            if texts.null_count == len(texts) and not is_first:
+            found = leaf.values(flows)
+            if found.null_count == len(found) and not is_first:
                 continue
             if constant:
                 yield Piece(constant)
                 constant = b""
-            if is_first and texts.null_count:  # an object begins with it, so it is there
-                quoted = pc.binary_join_element_wise('"', texts, '"', "") if leaf.is_quoted else texts
-                yield Piece(before, quoted.fill_null("null"))
+            if is_first and found.null_count:  # an object begins with it, so it is there
+                texts = _joined('"', found, '"') if leaf.is_quoted else text.cells(found)
+                yield Piece(before, texts.fill_null("null"))
             elif leaf.is_quoted:
-                yield Piece(before + b'"', texts, b'"')
+                yield Piece(before + b'"', found, b'"')
             else:
-                yield Piece(before, texts)
+                yield Piece(before, found)
         yield Piece(constant)
 
 
@@ -180,6 +180,8 @@ def _leaf(field: pa.Field, name: str) -> Leaf:
     mapping = _mapping_of(field.type)
     if unit and "properties" not in mapping:
         mapping = {**mapping, "meta": {"unit": unit}}
+    if pa.types.is_integer(field.type) or pa.types.is_floating(field.type):
+        return Leaf(path, mapping, lambda flows: flows[column])
     return Leaf(path, mapping, lambda flows: values(flows[column]), is_quoted(field.type))
 
 
@@ -232,8 +234,8 @@ def _both_addresses(flows: pa.RecordBatch) -> pa.StringArray:
     return pc.if_else(pc.equal(src, dst), _joined('["', src, '"]'), both)
 
 
-def _number(compute: Callable[..., pa.Array], one: str, other: str, flows: pa.RecordBatch) -> pa.StringArray:
-    return compute(flows[one], flows[other]).cast(pa.string())
+def _number(compute: Callable[..., pa.Array], one: str, other: str, flows: pa.RecordBatch) -> pa.Array:
+    return compute(flows[one], flows[other])
 
 
 def _joined(*pieces: Any) -> pa.StringArray:

@@ -229,3 +229,10 @@ def test_lines_are_their_pieces_end_to_end(given_pieces, rows):
     lines = assembled(pieces, rows)
     assert [lines.line(row) for row in range(rows)] == expected
     assert bytes(lines.between(0, rows)) == b"".join(expected)
+
+
+@given(st.lists(st.one_of(st.none(), st.integers(-(1 << 63), (1 << 63) - 1)), max_size=9))
+def test_integers_are_written_as_they_are(numbers):
+    lines = assembled([Piece(b"<", pa.array(numbers, pa.int64()), b">")], len(numbers))
+    expected = [b"" if number is None else b"<%d>" % number for number in numbers]
+    assert [lines.line(row) for row in range(len(numbers))] == expected
