@@ -350,9 +350,7 @@ def test_older_schema_is_resolved(monkeypatch):
         schema["fields"] = [
             field for field in schema["fields"] if field["name"] not in ("rejects", "health", "dropped")
         ]
-        packet_fields[:] = [
-            field for field in packet_fields if field["name"] not in ("headers_hash", "payload", "vni")
-        ]
+        packet_fields[:] = [field for field in packet_fields if field["name"] not in ("headers_hash", "payload", "vni")]
 
     schema, fingerprint = schema_with(older)
     batch = batch_of(packets(at_s=[0, 1], payload=5))
