@@ -65,15 +65,16 @@ def plan_of(beam_options: PipelineOptions) -> Plan:
     """
     options, streams = beam_options.view_as(FlowOptions), beam_options.view_as(StreamOptions)
     endless = is_endless(options.input, bool(beam_options.view_as(StandardOptions).streaming))
-    chosen = [*(options.features or [sets.FLOWBEAM]), *feature_sets_for(beam_options.view_as(ScoreOptions))]
-    settings = FlowSettings(rules_of(options), tuple(dict.fromkeys(chosen)), tuple(options.feature_module))
+    chosen = tuple(dict.fromkeys(options.features or [sets.FLOWBEAM]))
+    scored = feature_sets_for(beam_options.view_as(ScoreOptions))
+    settings = FlowSettings(rules_of(options), tuple(dict.fromkeys(chosen + scored)), tuple(options.feature_module))
     steps = steps_of(beam_options)
     schema = schema_after(settings.columns().schema, steps)
     texts = options.output or [DEFAULT_OUTPUT]
     urls = list(map(outputs.parse_url, texts))
     servers = beam_options.view_as(SinkOptions)
     context = SinkContext(
-        settings.feature_sets,
+        chosen,
         schema,
         secrets.token_hex(8),
         endless,

@@ -114,7 +114,9 @@ def _progress(is_quiet: bool) -> Iterator[Callable[[int], None] | None]:
 
 def _show(labeller: Labeller, rows: int, output: str) -> None:
     """Prints what matched what."""
-    lines = [("attack", "category", "from", "matched", "labelled", "attempted", "lost", "unmatched")]
+    lines: list[tuple[str, ...]] = [
+        ("attack", "category", "from", "matched", "labelled", "attempted", "lost", "unmatched")
+    ]
     matched = labeller.table()
     for one in matched[:_SHOWN_ATTACKS]:
         unmatched = f"{one.unmatched_events:,} of {one.attack.events:,} events" if one.attack.events else ""

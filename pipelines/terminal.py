@@ -35,8 +35,9 @@ class _Lines(logging.Handler):
 
 
 def configure_logging() -> None:
-    """Warnings as plain lines on standard error, without Beam's own chatter about failing steps."""
+    """Warnings as plain lines on standard error, and what model scores; without Beam's chatter about failing steps."""
     logging.basicConfig(level=logging.WARNING, handlers=[_Lines()], force=True)
+    logging.getLogger("transforms.model").setLevel(logging.INFO)
     logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
 
 
