@@ -17,7 +17,7 @@ _LABEL, _WEIGHT = "__label", "__weight"
 
 @dataclass(frozen=True)
 class TreeSettings:
-    """How trees are grown. The defaults are good for flows: they were chosen by cross-validation on training rows.
+    """How trees are grown. The defaults are good for flows; `fewest_rows` was chosen on splits of one published table.
 
     Attributes:
         trees: How many, of each class where there are more than two.
