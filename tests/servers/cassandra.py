@@ -120,9 +120,8 @@ class CassandraServer(Server):
     def create_keyspace(self, name: str) -> None:
         """Makes a keyspace of one copy."""
         with self.session() as session:
-            session.execute(
-                f"CREATE KEYSPACE {name} WITH replication = {{'class': 'SimpleStrategy', 'replication_factor': 1}}"
-            )
+            copies = "{'class': 'SimpleStrategy', 'replication_factor': 1}"
+            session.execute(f"CREATE KEYSPACE IF NOT EXISTS {name} WITH replication = {copies}")
 
     def _configure(self) -> None:
         keys = self.folder / "server.pem"
