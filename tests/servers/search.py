@@ -160,9 +160,10 @@ class ElasticsearchServer(SearchServer):
 
     def _secured(self, config: Path) -> dict[str, object]:
         """Writes users, roles and certificates; gives the settings that use them."""
-        keys = config / "server.pem"
+        keys, certificate = config / "server.pem", config / "certificate.pem"
         if not keys.exists():
             write_certificates(keys, self.authority)
+            shutil.copy(self.authority, certificate)  # which it reads from a file without a key alone
         (config / "users").write_text("".join(f"{user}:{_hashed(word)}\n" for user, word in self._users.items()))
         (config / "users_roles").write_text("".join(f"{user}:{user}\n" for user in self._users))
         (config / "roles.yml").write_text(
@@ -172,7 +173,7 @@ class ElasticsearchServer(SearchServer):
             "xpack.security.enabled": "true",
             "xpack.security.http.ssl.enabled": "true",
             "xpack.security.http.ssl.key": keys,
-            "xpack.security.http.ssl.certificate": keys,
+            "xpack.security.http.ssl.certificate": certificate,
             "xpack.security.authc.password_hashing.algorithm": "pbkdf2",
             "xpack.security.authc.realms.file.file1.order": 0,
         }
