@@ -53,7 +53,7 @@ _TOOLS = {
     "java": Tool(("java", "-version"), (17, 0), "openjdk-17-jdk-headless"),
     "mvn": Tool(("mvn", "--version"), (3, 6), "maven"),
     "npm": Tool(("npm", "--version"), (8, 0), "npm"),
-    "terraform": Tool(("terraform", "version"), (1, 7), "terraform (from apt.releases.hashicorp.com)"),
+    "terraform": Tool(("terraform", "version"), (1, 7), "terraform, of HashiCorp's own package repository"),
     "go": Tool(("go", "version"), (1, 21), "golang-go (golang-1.22-go or later where that is older)"),
 }
 
