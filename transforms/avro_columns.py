@@ -7,6 +7,7 @@ that these stay in the cache.
 """
 
 import re
+from abc import ABC, abstractmethod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -156,19 +157,19 @@ def _writer(column: pa.Array, nullable: bool) -> "_Writer":
     return _Fixed(nullable, valid, little.view(np.uint8), little.itemsize)
 
 
-class _Writer:
+class _Writer(ABC):
     """A column on its way; `nullable` values are preceded by the branch of their union."""
 
     def __init__(self, nullable: bool, valid: np.ndarray) -> None:
         self.nullable, self.valid = nullable, valid
 
+    @abstractmethod
     def octets_most(self) -> Any:
         """How much room each row needs, at most."""
-        raise NotImplementedError
 
+    @abstractmethod
     def put(self, first: int, after: int, out: np.ndarray, at: np.ndarray) -> None:
         """Writes rows from `first` to before `after` at their places, and moves these on."""
-        raise NotImplementedError
 
 
 class _Longs(_Writer):

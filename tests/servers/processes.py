@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -53,7 +54,7 @@ def free_port() -> int:
     raise ServerFailed("no free port on the loopback interface")
 
 
-class Server:
+class Server(ABC):
     """One or more processes, started in a folder and reached on loopback ports.
 
     The folder is the server's identity: ports, data and logs stay there over `kill`, `stop` and `start`, and an object
@@ -66,13 +67,13 @@ class Server:
         self.folder = folder
         self._use: int | None = None
 
+    @abstractmethod
     def start(self: _Server) -> _Server:
         """Starts what does not run, and returns when the server itself answers."""
-        raise NotImplementedError
 
+    @abstractmethod
     def is_up(self) -> bool:
         """Whether the server answers."""
-        raise NotImplementedError
 
     def port(self, name: str) -> int:
         """The server's port of this name: free when first asked for, then the same for ever."""
