@@ -36,7 +36,7 @@ def keyspace(cassandra, credentials, request) -> Iterator[str]:
     cassandra.create_keyspace(name)
     yield f"cassandra://{cassandra.address}/{name}?consistency=ONE"
     with cassandra.session() as session:
-        session.execute(f"DROP KEYSPACE {name}")
+        session.execute(f"DROP KEYSPACE IF EXISTS {name}")  # a try repeated finds it gone
 
 
 def opened(url, flows, **of) -> BlockSender:
