@@ -81,6 +81,7 @@ def plan_of(beam_options: PipelineOptions) -> Plan:
         streams.file_max_age_s,
         servers.sink_retry_s,
         servers.folder(outputs.folder_beside(urls, "unsent")),
+        options.only_check or options.show_steps,
     )
     opened = outputs.open_outputs(texts, context)
     rejects = Path(options.rejects) if options.rejects else outputs.folder_beside(urls, "rejects")

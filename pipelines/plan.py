@@ -83,8 +83,9 @@ class Plan(NamedTuple):
         yield f"flows    {', '.join(self.settings.feature_sets)}: {columns} columns"
         for label, transform in self.steps:
             yield f"then     {label}: {', '.join(field.name for field in transform.fields)}"
-        for url in self.urls:
-            yield f"output   {url}"
+        for url, sink in self.opened:
+            makes = ", ".join(getattr(sink, "makes", ()))
+            yield f"output   {url}" + (f", where it makes: {makes}" if makes else "")
         yield f"rejects  {self.rejects}"
         if self.watch is not None:
             yield f"drift    {self.watch.files.folder}"

@@ -40,9 +40,9 @@ def open_sink(url: SinkUrl, context: SinkContext) -> beam.PTransform:
     if not calls.isdecimal() or not 1 <= int(calls) <= CALLS_MOST:
         raise InputError(f"{url}: calls={calls}; give 1 to {CALLS_MOST}")
     place = bigquery_client.place_of(str(url), url.path)
-    bigquery_client.prepare(place, context.schema)
+    makes = bigquery_client.prepare(place, context.schema, context.only_check)
     open_writer = partial(bigquery_client.RowWriter, place, int(calls))
-    return WriteBlocks(url, context, open_writer, threads=int(calls))
+    return WriteBlocks(url, context, open_writer, threads=int(calls), makes=makes)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

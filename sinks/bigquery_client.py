@@ -87,8 +87,16 @@ def client_of(place: Place) -> Any:
     return bigquery.Client(project=place.project, credentials=_credentials(place), client_options=options)
 
 
-def prepare(place: Place, schema: pa.Schema) -> None:
+def prepare(place: Place, schema: pa.Schema, only_check: bool = False) -> list[str]:
     """Makes the table and its view, or gives a table the columns that it lacks; nothing is ever taken away.
+
+    Args:
+        place: The table.
+        schema: The columns.
+        only_check: Nothing is made.
+
+    Returns:
+        What is made, or would be.
 
     Raises:
         InputError: The dataset is missing, the table does not fit, or we may not.
@@ -97,12 +105,16 @@ def prepare(place: Place, schema: pa.Schema) -> None:
 
     wanted = bigquery_schema.table_fields(schema)
     client = client_of(place)
+    makes: list[str] = []
     with one_line(place):
         for update in range(_UPDATES):
             try:
                 table = client.get_table(f"{place.project}.{place.dataset}.{place.table}", timeout=CALL_S)
             except exceptions.NotFound:
-                _create(place, client, wanted)
+                _create(place, client, wanted, only_check)
+                makes = [f"table {place.path}", f"view {place.latest}"]
+                if only_check:
+                    return makes
                 continue
             there = [field.to_api_repr() for field in table.schema]
             try:
@@ -110,20 +122,23 @@ def prepare(place: Place, schema: pa.Schema) -> None:
             except InputError as error:
                 raise InputError(f"{place.named}: in the table {error}; choose another table") from None
             if missing:
+                makes.append(f"{len(missing)} columns of {place.path}")
+            if missing and not only_check:
                 table.schema = bigquery_schema.merged_fields(there, wanted)
                 try:
                     client.update_table(table, ["schema"], timeout=CALL_S)
                 except exceptions.PreconditionFailed:  # another job was quicker, perhaps with the same columns
                     if update == _UPDATES - 1:
                         raise
+                    makes.clear()
                     continue
-            _set_view(place, client, renew=bool(missing))
-            return
+            made = _set_view(place, client, renew=bool(missing), only_check=only_check)
+            return list(dict.fromkeys([*makes, *made]))
         raise InputError(f"{place.named}: the table comes and goes; see who else works with it")
 
 
-def _create(place: Place, client: Any, wanted: Sequence[dict[str, Any]]) -> None:
-    """Makes the table.
+def _create(place: Place, client: Any, wanted: Sequence[dict[str, Any]], only_check: bool) -> None:
+    """Makes the table, unless that is only checked.
 
     Raises:
         InputError: Its dataset is missing.
@@ -138,6 +153,8 @@ def _create(place: Place, client: Any, wanted: Sequence[dict[str, Any]]) -> None
         raise InputError(
             f"{place.named}: there is no dataset {place.project}.{place.dataset}; make it: {make}"
         ) from None
+    if only_check:
+        return
     table = bigquery.Table(place.path, schema=[bigquery.SchemaField.from_api_repr(field) for field in wanted])
     table.description = "Network flows of flowbeam: one row for each record of a flow."
     table.time_partitioning = bigquery.TimePartitioning("DAY", bigquery_schema.PARTITIONED_BY)
@@ -145,8 +162,8 @@ def _create(place: Place, client: Any, wanted: Sequence[dict[str, Any]]) -> None
     client.create_table(table, exists_ok=True, timeout=CALL_S)
 
 
-def _set_view(place: Place, client: Any, renew: bool) -> None:
-    """Makes the view; `renew` tells BigQuery that `*` means more columns than before."""
+def _set_view(place: Place, client: Any, renew: bool, only_check: bool) -> list[str]:
+    """Makes the view, if it is missing, and says so; `renew` tells BigQuery that `*` means more columns than before."""
     from google.api_core import exceptions
     from google.cloud import bigquery
 
@@ -155,16 +172,18 @@ def _set_view(place: Place, client: Any, renew: bool) -> None:
     try:
         view = client.get_table(name, timeout=CALL_S)
     except exceptions.NotFound:
-        view = bigquery.Table(name)
-        view.view_query = query
-        view.description = f"Of each flow of {place.table} the record with the highest number."
-        client.create_table(view, exists_ok=True, timeout=CALL_S)
-        return
+        if not only_check:
+            view = bigquery.Table(name)
+            view.view_query = query
+            view.description = f"Of each flow of {place.table} the record with the highest number."
+            client.create_table(view, exists_ok=True, timeout=CALL_S)
+        return [f"view {place.latest}"]
     if view.table_type != "VIEW":
         raise InputError(f"{place.named}: {name} is a table, and no place for the view; choose another table")
-    if renew:
+    if renew and not only_check:
         view.view_query = query
         client.update_table(view, ["view_query"], timeout=CALL_S)
+    return []
 
 
 class RowWriter:

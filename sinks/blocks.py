@@ -224,6 +224,7 @@ class WriteBlocks(beam.PTransform):
         open_writer: Opens the sink's writer on a worker.
         block_rows: Records of a block, about.
         threads: Blocks under way at a time; `write` is called by so many threads.
+        makes: What opening the sink has made, such as tables; with `context.only_check`, what it would make.
     """
 
     def __init__(
@@ -233,6 +234,7 @@ class WriteBlocks(beam.PTransform):
         open_writer: OpenWriter,
         block_rows: int = BLOCK_ROWS,
         threads: int = 1,
+        makes: Sequence[str] = (),
     ) -> None:
         super().__init__()
         self.url = url
@@ -240,6 +242,7 @@ class WriteBlocks(beam.PTransform):
         self.open_writer = open_writer
         self.block_rows = block_rows
         self.threads = threads
+        self.makes = tuple(makes)
 
     def expand(self, flows: beam.PCollection[pa.RecordBatch]) -> beam.PCollection[Reject]:
         """Adds the step that writes."""

@@ -55,12 +55,20 @@ def open_sink(url: SinkUrl, context: SinkContext) -> beam.PTransform:
     """
     place = place_of(url)
     tables = tables_of(context.schema)
-    prepare(place, tables)
-    return WriteBlocks(url, context, functools.partial(CassandraWriter, place, tables), BLOCK_ROWS)
+    makes = prepare(place, tables, context.only_check)
+    return WriteBlocks(url, context, functools.partial(CassandraWriter, place, tables), BLOCK_ROWS, makes=makes)
 
 
-def prepare(place: Place, tables: Sequence[Table]) -> None:
+def prepare(place: Place, tables: Sequence[Table], only_check: bool = False) -> list[str]:
     """Makes the tables and columns that are missing, and sees that they may be written.
+
+    Args:
+        place: Where to.
+        tables: The tables there.
+        only_check: Nothing is made.
+
+    Returns:
+        What is made, or would be.
 
     Raises:
         InputError: That is not possible.
@@ -69,16 +77,24 @@ def prepare(place: Place, tables: Sequence[Table]) -> None:
         session = connected(place)
         try:
             with plain_errors(place):
+                makes = []
                 for table in tables:
-                    _prepare_table(session, place, table)
+                    lacks, statement = _lack(session, place, table)
+                    if lacks:
+                        makes.append(lacks)
+                        if only_check:
+                            continue
+                        session.execute(statement)
                     session.execute(_of_nobody(table))
+                return makes
         finally:
             session.cluster.shutdown()
     except Unavailable as error:
         raise InputError(f"{error}; see that it is up and the address right") from error
 
 
-def _prepare_table(session: Any, place: Place, table: Table) -> None:
+def _lack(session: Any, place: Place, table: Table) -> tuple[str, str]:
+    """What of a table is not there, and the statement that makes it; empty if nothing is missing."""
     wanted = table.cql_columns()
     rows = session.execute(
         "SELECT column_name, type FROM system_schema.columns WHERE keyspace_name = %s AND table_name = %s",
@@ -86,15 +102,15 @@ def _prepare_table(session: Any, place: Place, table: Table) -> None:
     )
     found = {row.column_name: row.type for row in rows}
     if not found:
-        session.execute(table.create(place.ttl_s, place.window_days))
-        return
+        return f"table {table.name}", table.create(place.ttl_s, place.window_days)
     for name in wanted.keys() & found.keys():
         if found[name].replace(" ", "") != wanted[name].replace(" ", ""):
             line = f"{place.named}: column {name} of {table.name} is {found[name]}, not {wanted[name]}"
             raise InputError(f"{line}; use another keyspace, or drop the table")
-    missing = ", ".join(f'"{name}" {kind}' for name, kind in wanted.items() if name not in found)
-    if missing:
-        session.execute(f"ALTER TABLE {table.name} ADD ({missing})")
+    missing = [f'"{name}" {kind}' for name, kind in wanted.items() if name not in found]
+    if not missing:
+        return "", ""
+    return f"{len(missing)} columns of {table.name}", f"ALTER TABLE {table.name} ADD ({', '.join(missing)})"
 
 
 def _of_nobody(table: Table) -> str:

@@ -77,12 +77,18 @@ def open_sink(url: SinkUrl, context: SinkContext) -> beam.PTransform:
     if chosen["only"] == "alerts":
         alerts.check_columns(url, context.schema)
     encode = _encoder(url, chosen["format"], context.schema)
+    makes: list[str] = []
     if "schema" in topic.settings:
         if chosen["format"] != "avro":
             raise InputError(f"{url}: schema={topic.settings['schema']} is for format=avro")
-        _write_schema(url, Path(os.path.expanduser(topic.settings["schema"])), encode.schema)
+        place = Path(os.path.expanduser(topic.settings["schema"]))
+        makes.append(f"file {place}")
+        if context.only_check:
+            places.check_file(str(url), place)
+        else:
+            _write_schema(url, place, encode.schema)
     facts = facts_of(topic)
-    return WriteBlocks(url, context, functools.partial(KafkaWriter, topic, facts, encode, chosen))
+    return WriteBlocks(url, context, functools.partial(KafkaWriter, topic, facts, encode, chosen), makes=makes)
 
 
 class JsonMessages:

@@ -90,6 +90,7 @@ class SinkContext(NamedTuple):
         file_max_age_s: Where it does not end, records are in a file of their folder this long after they came.
         retry_s: How long a server that is away or busy is tried before a block counts as not accepted.
         unsent: Folder for blocks that a server did not accept; without one, the bundle fails.
+        only_check: Nothing is made, neither files nor tables; what a sink would make is in its `makes`.
     """
 
     feature_sets: tuple[str, ...]
@@ -99,6 +100,7 @@ class SinkContext(NamedTuple):
     file_max_age_s: float = 60.0
     retry_s: float = 60.0
     unsent: Path | None = None
+    only_check: bool = False
 
 
 def parse_url(text: str) -> SinkUrl:

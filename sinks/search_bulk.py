@@ -37,7 +37,7 @@ _WHICH = re.compile(r"^\[[^\]]*\] (?=failed|strict|mapping)|( in document with i
 
 
 def open_bulk(url: SinkUrl, context: SinkContext) -> beam.PTransform:
-    """The sink for `elasticsearch://HOST:PORT/INDEX` and the like; makes the index template.
+    """The sink for `elasticsearch://HOST:PORT/INDEX` and the like; the index template is there when this returns.
 
     Raises:
         InputError: A setting is wrong, or the server is away or does not accept it.
@@ -46,23 +46,25 @@ def open_bulk(url: SinkUrl, context: SinkContext) -> beam.PTransform:
 
     address = parse_address(url)
     documents = Documents(context.schema, address.name)
+    makes: list[str] = []
     try:
-        set_up(address, documents.mapping())
+        makes = set_up(address, documents.mapping(), context.only_check)
     except Unavailable as error:
         if context.unsent is None:
             raise InputError(f"{url}: {error}; start the server, or correct the address") from error
-    return WriteBlocks(url, context, partial(Bulk, address, context.schema), BLOCK_ROWS, THREADS)
+    return WriteBlocks(url, context, partial(Bulk, address, context.schema), BLOCK_ROWS, THREADS, makes)
 
 
-def set_up(address: Address, properties: dict[str, Any]) -> bool:
+def set_up(address: Address, properties: dict[str, Any], only_check: bool = False) -> list[str]:
     """Makes the index template where that is wanted; see `search_index.set_up`."""
     from sinks import search_index
 
     server = connect(address)
     try:
         if address.setup:
-            return search_index.set_up(server, address, properties)
-        return False
+            return search_index.set_up(server, address, properties, only_check)
+        search_index.check_prepared(server, address, properties)
+        return []
     finally:
         server.close()
 
@@ -155,10 +157,10 @@ def main(module: str, arguments: Sequence[str]) -> int:
             raise InputError(f"{url}: is no output of {module}")
         address = parse_address(url)._replace(setup=True)
         documents = Documents(schema, address.name)
-        changed = set_up(address, documents.mapping())
+        makes = set_up(address, documents.mapping())
     except (InputError, Unavailable) as error:
         print(f"flowbeam: {error}", file=sys.stderr)
         return 2
-    done = "is made" if changed else "is up to date"
+    done = "is made" if makes else "is up to date"
     print(f"{url}: the index template {address.name} {done}, {len(documents.leaves)} fields")
     return 0

@@ -15,40 +15,66 @@ _MANAGED_BY = "flowbeam"
 _AT_A_TIME = 50
 
 
-def set_up(server: Server, address: Address, properties: dict[str, Any]) -> bool:
+def set_up(server: Server, address: Address, properties: dict[str, Any], only_check: bool = False) -> list[str]:
     """Makes the template for indices of these properties; an existing one only gains fields, and so do its indices.
 
     Args:
         server: The connection.
         address: Server and index.
         properties: Of the mapping.
+        only_check: Nothing is changed.
 
     Returns:
-        Whether anything had to be changed.
+        What is changed, or would be.
 
     Raises:
         Unavailable: The server is away or busy.
         InputError: It refuses the credentials or the template, or another template has the indices.
     """
-    if address.keep_days is not None:
-        _set_lifecycle(server, address)
-    there = _asked(server, address, "GET", f"/_index_template/{address.name}", none=404)
-    known: dict[str, Any] = {}
-    if there is not None:
-        template = there["index_templates"][0]["index_template"]
-        if (template.get("_meta") or {}).get("managed_by") != _MANAGED_BY:
-            raise InputError(
-                f"{address.url}: the server has an index template {address.name} that is not flowbeam's; "
-                "choose another index"
-            )
-        known = template["template"]["mappings"]["properties"]
+    makes = []
+    if address.keep_days is not None and _set_lifecycle(server, address, only_check):
+        makes.append(f"lifecycle policy {address.name}")
+    template = _template_there(server, address)
+    known = {} if template is None else template["template"]["mappings"]["properties"]
     wanted = _template(address, merged(address, known, properties))
-    if there is not None and _same(template, wanted):
-        return False
-    _asked(server, address, "PUT", f"/_index_template/{address.name}", wanted)
-    _check_in_force(server, address, wanted)
-    _extend_indices(server, address, wanted)
-    return True
+    _check_in_force(server, address, wanted, is_there=template is not None)
+    if template is not None and _same(template, wanted):
+        return makes
+    if not only_check:
+        _asked(server, address, "PUT", f"/_index_template/{address.name}", wanted)
+        _extend_indices(server, address, wanted)
+    return [*makes, f"index template {address.name}"]
+
+
+def check_prepared(server: Server, address: Address, properties: dict[str, Any]) -> None:
+    """Sees that the template is there and has all fields, as far as who may only write may see it.
+
+    Raises:
+        Unavailable: The server is away or busy.
+        InputError: It refuses the credentials, or the template is missing or has not all fields.
+    """
+    if server.ask("GET", f"/_index_template/{address.name}").status == 403:
+        return
+    template = _template_there(server, address)
+    known = {} if template is None else template["template"]["mappings"]["properties"]
+    if merged(address, known, properties) != known:
+        lacks = "there is no index template" if template is None else "fields are missing in the index template"
+        command = f"python -m sinks.{address.url.module} --setup URL"
+        raise InputError(f"{address.url}: {lacks} {address.name}; let someone run `{command}`, or leave out setup=no")
+
+
+def _template_there(server: Server, address: Address) -> dict[str, Any] | None:
+    """Our template as the server has it."""
+    there = _asked(server, address, "GET", f"/_index_template/{address.name}", none=404)
+    if there is None:
+        return None
+    template: dict[str, Any] = there["index_templates"][0]["index_template"]
+    if (template.get("_meta") or {}).get("managed_by") != _MANAGED_BY:
+        raise InputError(
+            f"{address.url}: the server has an index template {address.name} that is not flowbeam's; "
+            "choose another index"
+        )
+    return template
 
 
 def _template(address: Address, properties: dict[str, Any]) -> dict[str, Any]:
@@ -101,10 +127,11 @@ def _fields_in(properties: dict[str, Any]) -> int:
     return sum(1 + _fields_in(field.get("properties", {})) for field in properties.values())
 
 
-def _check_in_force(server: Server, address: Address, wanted: dict[str, Any]) -> None:
+def _check_in_force(server: Server, address: Address, wanted: dict[str, Any], is_there: bool) -> None:
     """Refuses indices that would get the mapping of somebody else's template."""
     name = f"{address.name}-1970.01.01"
-    answer = server.ask("POST", f"/_index_template/_simulate_index/{name}")
+    simulated = None if is_there else _json(wanted)
+    answer = server.ask("POST", f"/_index_template/_simulate_index/{name}", simulated)
     if answer.status != 200 or answer.body["template"].get("mappings", {}).get("dynamic") == "strict":
         return
     every = _asked(server, address, "GET", "/_index_template")
@@ -131,24 +158,29 @@ def _extend_indices(server: Server, address: Address, wanted: dict[str, Any]) ->
         _asked(server, address, "PUT", f"/{','.join(days[first : first + _AT_A_TIME])}/_mapping", mapping)
 
 
-def _set_lifecycle(server: Server, address: Address) -> None:
-    """Lets the server delete indices of days long past, where it knows how to."""
+def _set_lifecycle(server: Server, address: Address, only_check: bool) -> bool:
+    """Lets the server delete indices of days long past, where it knows how to; whether it had no policy for it."""
     age = f"{address.keep_days}d"
-    if address.url.module == "elasticsearch":
-        delete = {"delete": {"min_age": age, "actions": {"delete": {}}}}
-        answer = server.ask("PUT", f"/_ilm/policy/{address.name}", _json({"policy": {"phases": delete}}))
-    else:
-        answer = _set_opensearch_lifecycle(server, address, age)
-    if answer.status in (400, 404, 405):
-        raise InputError(
-            f"{address.url}: keep_days: this server has no lifecycle management: {reason_of(answer.body)}; leave it out"
-        )
-    _check(address, answer)
-
-
-def _set_opensearch_lifecycle(server: Server, address: Address, age: str) -> Answer:
-    target = f"/_plugins/_ism/policies/{address.name}"
+    is_elasticsearch = address.url.module == "elasticsearch"
+    target = f"/{'_ilm/policy' if is_elasticsearch else '_plugins/_ism/policies'}/{address.name}"
     there = server.ask("GET", target)
+    if there.status in (400, 405):
+        raise InputError(
+            f"{address.url}: keep_days: this server has no lifecycle management: {reason_of(there.body)}; leave it out"
+        )
+    if there.status != 404:
+        _check(address, there)
+    if only_check:
+        return there.status == 404
+    if is_elasticsearch:
+        delete = {"delete": {"min_age": age, "actions": {"delete": {}}}}
+        _check(address, server.ask("PUT", target, _json({"policy": {"phases": delete}})))
+    else:
+        _check(address, _set_opensearch_lifecycle(server, address, age, target, there))
+    return there.status == 404
+
+
+def _set_opensearch_lifecycle(server: Server, address: Address, age: str, target: str, there: Answer) -> Answer:
     if there.status == 200:
         target += f"?if_seq_no={there.body['_seq_no']}&if_primary_term={there.body['_primary_term']}"
     states = [

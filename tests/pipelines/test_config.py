@@ -92,6 +92,19 @@ def test_the_main_job_takes_its_options_from_a_file(traffic, tmp_path, config, c
     assert not (tmp_path / "f.csv").exists()
 
 
+def test_a_check_tells_what_a_run_would_make(traffic, monkeypatch, capsys):
+    """Of a server, and makes none of it."""
+    from servers.bigquery_gate import BigQueryGate
+
+    with BigQueryGate() as gate:
+        monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", gate.endpoint)
+        gate.datasets.add("test.net")
+        assert flows.main([f"--input={traffic}", "--output=bigquery:test.net.flows", "--check"]) == 0
+        makes = "table test.net.flows, view flows_latest"
+        assert f"output   bigquery:test.net.flows, where it makes: {makes}" in capsys.readouterr().out.splitlines()
+        assert gate.tables == {}
+
+
 def test_a_wrong_output_fails_the_check(config, capsys):
     """With status 2 and the line that the run itself would give."""
     assert flows.main(["--check", "--output", "flows", "--input", "nowhere.pcap"]) == 2

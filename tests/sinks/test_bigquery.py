@@ -153,6 +153,18 @@ def test_a_table_gets_what_it_lacks_and_keeps_what_it_has(gate):
     assert len(names) == len(set(names))
 
 
+def test_a_check_makes_nothing(gate):
+    """It says what a run would make."""
+    assert sink(only_check=True).makes == (f"table {TABLE}", "view flows_latest")
+    assert gate.tables == {}
+    sink()
+    assert sink(only_check=True).makes == ()
+    place = bigquery_client.place_of("bigquery:t", TABLE)
+    before = json.dumps(gate.tables, default=str)
+    assert bigquery_client.prepare(place, schema_of(["nfstream@1"]), only_check=True)[0].endswith(f"columns of {TABLE}")
+    assert json.dumps(gate.tables, default=str) == before
+
+
 def test_nested_columns_get_more_fields(gate):
     """What a STRUCT gets more stands in it, and may be null."""
     place = bigquery_client.place_of("bigquery:t", TABLE)

@@ -181,6 +181,21 @@ def test_rows_have_their_time_and_their_life(cassandra, keyspace):
     assert table["compaction"]["class"].endswith("TimeWindowCompactionStrategy")
 
 
+def test_a_check_makes_nothing(cassandra, keyspace):
+    """It says what a run would make."""
+    flows = sink_testing.flows([1])
+    context = alert_testing.context(flows, only_check=True)
+    ((_, sink),) = outputs.open_outputs([keyspace], context)
+    assert sink.makes == ("table flows_by_source", "table flows_by_destination")
+    assert rows(cassandra, keyspace, "SELECT * FROM system_schema.tables WHERE keyspace_name = '{}'") == []
+    send(keyspace, flows)
+    ((_, sink),) = outputs.open_outputs([keyspace], context)
+    assert sink.makes == ()
+    wider = alert_testing.scored([1])
+    ((_, sink),) = outputs.open_outputs([keyspace], alert_testing.context(wider, only_check=True))
+    assert sink.makes == ("5 columns of flows_by_source", "5 columns of flows_by_destination", "table alerts_by_hour")
+
+
 def test_columns_are_only_added(cassandra, keyspace):
     """A job with more columns adds them; one with fewer writes what it has; one with another type is refused."""
     send(keyspace, sink_testing.flows([1]))

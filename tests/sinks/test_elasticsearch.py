@@ -135,6 +135,35 @@ def test_a_field_of_another_type_is_told(server, index):
         write(url(server, index), [flows([1])])
 
 
+def test_a_check_makes_nothing(server, index):
+    """It says what a run would make, and what is wrong as a run would; then nothing is left to be made."""
+    context = SinkContext(("cic@1",), flows([1]).schema, "test", only_check=True)
+    ((_, sink),) = outputs.open_outputs([url(server, index)], context)
+    assert sink.makes == (f"index template {index}",)
+    with pytest.raises(RuntimeError, match="404"):
+        server.ask("GET", f"/_index_template/{index}")
+    server.ask("PUT", f"/_index_template/all-{index}", {"index_patterns": [f"{index}*"], "priority": 5000})
+    with pytest.raises(InputError, match=f"get the mapping of the template all-{index}, not flowbeam's"):
+        outputs.open_outputs([url(server, index)], context)
+    server.ask("DELETE", f"/_index_template/all-{index}")
+    with pytest.raises(InputError, match="no lifecycle management"):
+        outputs.open_outputs([f"{url(server, index)}&keep_days=3"], context)
+    write(url(server, index), [flows([1])])
+    ((_, sink),) = outputs.open_outputs([url(server, index)], context)
+    assert sink.makes == ()
+
+
+def test_a_template_left_to_somebody_else_must_be_there(server, index):
+    """With `setup=no`; what the job lacks in it is told at the start, and nothing is made."""
+    output = f"{url(server, index)}&setup=no"
+    with pytest.raises(InputError, match=f"no index template {index}; let someone run `python -m sinks"):
+        write(output, [flows([1])])
+    write(url(server, index), [flows([1])])
+    assert write(output, [flows([2])])["records_written"] == 1
+    with pytest.raises(InputError, match=f"fields are missing in the index template {index}"):
+        write(output, [flows([3], feature_sets=["flowbeam@1"])], ["flowbeam@1"])
+
+
 def test_setup_is_a_command(server, index, capsys):
     module = importlib.import_module(f"sinks.{server.scheme}")
     for said in ("is made", "is up to date"):

@@ -76,6 +76,17 @@ def test_avro_messages_hold_every_field(kafka, tmp_path):
     assert rows == {row["flow_id"]: row for row in flows.to_pylist()}
 
 
+def test_a_check_makes_nothing(kafka, tmp_path):
+    """What a run would write is told."""
+    kafka.create_topic("checked")
+    schema, flows = tmp_path / "flow.avsc", sink_testing.flows([1])
+    url = f"kafka://{kafka.bootstrap}/checked?schema={schema}"
+    assert opened(url, flows, only_check=True).makes == (f"file {schema}",)
+    with pytest.raises(InputError, match="there is no folder"):
+        opened(f"{url}/x", flows, only_check=True)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_json_messages_hold_every_field(kafka):
     kafka.create_topic("flows-json")
     flows = alert_testing.scored(range(3), [True, False, True], **EXTREMES)
