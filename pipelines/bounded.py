@@ -5,6 +5,7 @@ import sys
 import tempfile
 import time
 from contextlib import ExitStack
+from pathlib import Path
 
 import apache_beam as beam
 
@@ -40,7 +41,7 @@ class BoundedJob:
     def __init__(self, plan: Plan, leftovers: ExitStack) -> None:
         self._plan = plan
         self._options = plan.beam_options.view_as(FlowOptions)
-        leftovers.callback(outputs.remove_partial, plan.urls, plan.rejects, plan.job)
+        leftovers.callback(outputs.remove_partial, plan.urls, Path(plan.rejects), plan.job)
         urls = self._options.input
         if not urls:
             folder = tempfile.TemporaryDirectory(prefix="flowbeam-demo-", dir=self._options.temp_dir)

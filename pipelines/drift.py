@@ -37,7 +37,7 @@ class WatchModel(beam.PTransform):
         self,
         model: str,
         settings: DriftSettings,
-        folder: Path,
+        folder: str | Path,
         job: str,
         streaming: bool = False,
         watch_labels: bool = False,

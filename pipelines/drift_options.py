@@ -1,7 +1,6 @@
 """The options of watching whether a model still fits."""
 
 from argparse import ArgumentParser
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from apache_beam.options.pipeline_options import PipelineOptions
@@ -39,7 +38,7 @@ class DriftOptions(PipelineOptions):
         add("--labels_wait_flows", waiting, metavar="N", type=int, default=1_000_000)
         alarms = "Labelled flows between two false alarms that the model has decayed, on average. Default 100000."
         add("--decay_run_length", alarms, metavar="N", type=float, default=100_000.0)
-        place = "Folder of what is noticed about the model. Default `drift` beside the first output."
+        place = "Folder of what is noticed about the model, or gs:// one. Default `drift` beside the first output."
         add("--drift", place, metavar="DIR")
 
     def check(self) -> None:
@@ -80,7 +79,7 @@ class DriftSettings(NamedTuple):
     answers: AnswersRule
     labels: str | None
     label_column: str
-    folder: Path | None
+    folder: str | None
 
 
 def settings_of(options: DriftOptions) -> DriftSettings | None:
@@ -97,5 +96,5 @@ def settings_of(options: DriftOptions) -> DriftSettings | None:
         AnswersRule(options.decay_run_length, options.labels_wait_flows),
         options.returned_labels,
         options.label_column,
-        Path(options.drift) if options.drift else None,
+        options.drift or None,
     )

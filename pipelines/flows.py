@@ -11,7 +11,6 @@ import secrets
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
@@ -84,8 +83,8 @@ def plan_of(beam_options: PipelineOptions) -> Plan:
         options.only_check or options.show_steps,
     )
     opened = outputs.open_outputs(texts, context)
-    rejects = Path(options.rejects) if options.rejects else outputs.folder_beside(urls, "rejects")
-    sensors = Path(streams.sensor_events) if streams.sensor_events else outputs.folder_beside(urls, "sensors")
+    rejects = options.rejects or outputs.folder_beside(urls, "rejects")
+    sensors = streams.sensor_events or outputs.folder_beside(urls, "sensors")
     plan = Plan(beam_options, settings, steps, context, opened, rejects, sensors)
     return plan._replace(watch=watch_of(plan))
 

@@ -113,7 +113,11 @@ class FlowOptions(PipelineOptions):
         )
         number("--shards", 8, "Tables for each sensor with --assembler=flows, and of endless input. Default 8.")
         seconds("--max_out_of_orderness_s", 2.0, "How far back in time packets of a queue may reach. Default 2.")
-        text("--rejects", "Folder of rejected input. Default `rejects` beside the first output.", metavar="DIR")
+        text(
+            "--rejects",
+            "Folder of rejected input, or gs:// one. Default `rejects` beside the first output.",
+            metavar="DIR",
+        )
         rejects_written = "Rejects written of each reason, an hour where input is endless; all are counted."
         number("--max_rejects", 10_000, f"{rejects_written} Default 10000.")
         text("--temp_dir", "Folder for what must be sorted on disk. Default the system's.", metavar="DIR")

@@ -13,6 +13,7 @@ from pipelines.verdicts import FlowStep, applied
 from sinks.outputs import SinkContext, SinkUrl
 from sinks.record_files import RecordFiles
 from sinks.rejects import RejectFiles
+from sinks.row_files import RowFiles
 from sinks.sensors import SensorFiles
 from transforms.settings import FlowSettings
 
@@ -29,8 +30,8 @@ class Plan(NamedTuple):
         steps: What flows go through before the outputs.
         context: What the outputs know of the run.
         opened: The outputs and what writes them.
-        rejects: Folder of rejects.
-        sensors: Folder of sensors' events; of endless input alone.
+        rejects: Folder of rejects, or its URL.
+        sensors: The same of sensors' events; of endless input alone.
         watch: What tells whether the model that scores still fits; None without one.
     """
 
@@ -39,8 +40,8 @@ class Plan(NamedTuple):
     steps: Sequence[FlowStep]
     context: SinkContext
     opened: Sequence[tuple[SinkUrl, beam.PTransform]]
-    rejects: Path
-    sensors: Path
+    rejects: Path | str
+    sensors: Path | str
     watch: "WatchModel | None" = None
 
     @property
@@ -60,9 +61,11 @@ class Plan(NamedTuple):
 
     @property
     def beside(self) -> list[RecordFiles]:
-        """How journals of what is written beside the outputs become files."""
-        files: list[RecordFiles] = [RejectFiles(self.rejects), SensorFiles(self.sensors)]
-        return files if self.watch is None else [*files, self.watch.files]
+        """How journals of what is written beside the outputs become files; in remote folders there are none."""
+        files: list[RowFiles] = [RejectFiles(self.rejects), SensorFiles(self.sensors)]
+        if self.watch is not None:
+            files.append(self.watch.files)
+        return [one for one in files if one.url is None]
 
     def written(self, flows: beam.PCollection) -> list[beam.PCollection]:
         """Wires everything behind assembly; gives what was refused there."""
@@ -88,7 +91,7 @@ class Plan(NamedTuple):
             yield f"output   {url}" + (f", where it makes: {makes}" if makes else "")
         yield f"rejects  {self.rejects}"
         if self.watch is not None:
-            yield f"drift    {self.watch.files.folder}"
+            yield f"drift    {self.watch.files.place}"
         if self.endless:
             yield f"sensors  {self.sensors}"
 

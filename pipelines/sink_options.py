@@ -5,6 +5,7 @@ from pathlib import Path
 
 from apache_beam.options.pipeline_options import PipelineOptions
 
+from sinks.places import is_remote
 from transforms.records import InputError
 
 
@@ -42,6 +43,8 @@ class SinkOptions(PipelineOptions):
             raise InputError(f"--sink_retry_s: {self.sink_retry_s:g} s; give 0 or more")
         if self.unsent is not None and self.on_sink_failure == "stop":
             raise InputError(f"--unsent {self.unsent}: nothing is written aside without --on_sink_failure=continue")
+        if self.unsent is not None and is_remote(self.unsent):
+            raise InputError(f"--unsent {self.unsent}: name a folder of this machine, where pipelines.resend reads it")
 
     def folder(self, beside: Path) -> Path | None:
         """Where blocks go that a server did not take; None where that ends the job.

@@ -42,7 +42,7 @@ class StreamOptions(PipelineOptions):
         seconds("--file_max_age_s", 60.0, "Flows are in a whole file so long after they ended. Default 60.")
         add(
             "--sensor_events",
-            "Folder of what is noticed about sensors. Default `sensors` beside the first output.",
+            "Folder of what is noticed about sensors, or gs:// one. Default `sensors` beside the first output.",
             metavar="DIR",
         )
         add(

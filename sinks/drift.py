@@ -6,14 +6,12 @@ files are in folders by day. Without any row, there is no folder.
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
 import pyarrow as pa
 
-from sinks import places
-from sinks.row_files import AppendRows, RowFiles, WriteRows
+from sinks.row_files import RowFiles, write_rows
 
 NAME = "drift"
 
@@ -29,7 +27,7 @@ class DriftFiles(RowFiles):
     counter = "rows_written"
 
     def __init__(self, folder: str | os.PathLike[str], schema: pa.Schema) -> None:
-        super().__init__(NAME, Path(folder))
+        super().__init__(NAME, folder)
         self.schema = schema
 
     def row(self, element: dict[str, Any]) -> dict[str, Any]:
@@ -67,14 +65,13 @@ class WriteDrift(beam.PTransform):
         self.job = job
         self.streaming = streaming
         self.file_max_age_s = file_max_age_s
-        places.check_folder(NAME, self.files.folder)
+        self.files.check()
 
     def expand(self, batches: beam.PCollection[pa.RecordBatch]) -> beam.PCollection[None]:
         """Adds the step that writes."""
         rows = batches | "Rows" >> beam.FlatMap(_rows).with_output_types(dict[str, Any])
-        if self.streaming:
-            return rows | "AppendRows" >> beam.ParDo(AppendRows(self.files, self.job, self.file_max_age_s))
-        return rows | "WriteFiles" >> beam.ParDo(WriteRows(self.files, self.job))
+        write = write_rows(self.files, self.job, self.streaming, self.file_max_age_s)
+        return rows | ("AppendRows" if self.streaming else "WriteFiles") >> beam.ParDo(write)
 
 
 def _rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any]]:

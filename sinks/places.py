@@ -38,6 +38,11 @@ def local_path(named: str, path: str) -> Path:
     return Path(os.path.abspath(os.path.expanduser(path)))
 
 
+def is_remote(folder: str | os.PathLike[str]) -> bool:
+    """Whether it is a URL such as `gs://BUCKET/FOLDER`, and no folder of this machine."""
+    return "://" in os.fspath(folder)
+
+
 def check_folder(named: str, folder: Path) -> None:
     """Refuses a folder that cannot be written, or not be made where it is missing.
 

@@ -5,12 +5,10 @@ and of each other reason at most `max_rejects` are written; in a streaming job s
 in folders by day. Without any, there is no folder.
 """
 
+import logging
 import os
-import threading
-import time
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
@@ -20,9 +18,11 @@ from apache_beam.metrics import Metrics
 from apache_beam.transforms.userstate import ReadModifyWriteStateSpec
 from apache_beam.utils.shared import Shared
 
-from sinks import places
-from sinks.row_files import AppendRows, RowFiles, WriteRows
+from sinks.hourly import HourlyCount
+from sinks.row_files import AppendRows, RowFiles, UploadRows, write_rows
 from transforms.records import REJECT_NOT_IP, InputError, Reject
+
+_log = logging.getLogger(__name__)
 
 
 class RejectFiles(RowFiles):
@@ -40,7 +40,7 @@ class RejectFiles(RowFiles):
     )
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
-        super().__init__("rejects", Path(folder))
+        super().__init__("rejects", folder)
 
     def row(self, reject: Reject) -> dict[str, Any]:
         """The fields as they are."""
@@ -56,10 +56,11 @@ class RejectsSink(beam.PTransform):
 
     Input: `Reject`s from any step, bounded or not. Every one is counted in the namespace `rejects` under its reason.
     In a bounded job a repeated bundle replaces its file; in a streaming job a finished bundle is in a journal, and in
-    a file within `file_max_age_s`.
+    a file within `file_max_age_s`; in a remote folder it is a file at once.
 
     Args:
-        folder: Where files go; it is made with the first of them.
+        folder: Where files go, also as a URL of Beam's file systems (gs://BUCKET/FOLDER); it is made with the first of
+            them.
         max_rejects: How many of each reason are written, over all bundles of a bounded job, or in an hour by each
             process of a streaming job.
         job: As in `SinkContext`, like the rest.
@@ -86,18 +87,21 @@ class RejectsSink(beam.PTransform):
         self.job = job
         self.streaming = streaming
         self.file_max_age_s = file_max_age_s
-        places.check_folder("rejects", self.files.folder)
+        self.files.check()
 
     def expand(self, rejects: beam.PCollection[Reject]) -> beam.PCollection[None]:
         """Adds the steps that count, choose and write."""
-        if self.streaming:
+        if self.streaming and self.files.url is None:
             append = AppendRejects(self.files, self.max_rejects, self.job, self.file_max_age_s)
             return rejects | "AppendRejects" >> beam.ParDo(append)
+        if self.streaming:
+            allowed = rejects | "Allow" >> beam.ParDo(_Allow(self.max_rejects))
+            return allowed | "Upload" >> beam.ParDo(UploadRows(self.files))
         return (
             rejects
             | "Count" >> beam.ParDo(_Count(self.max_rejects))
             | "Limit" >> beam.ParDo(_Limit(self.max_rejects))
-            | "WriteFiles" >> beam.ParDo(WriteRows(self.files, self.job))
+            | "WriteFiles" >> beam.ParDo(write_rows(self.files, self.job, False, self.file_max_age_s))
         )
 
 
@@ -141,40 +145,44 @@ class AppendRejects(AppendRows):
 
     def __init__(self, files: RejectFiles, max_rejects: int, job: str, max_age_s: float) -> None:
         super().__init__(files, job, max_age_s)
-        self._max_rejects = max_rejects
-        self._shared = Shared()
-
-    def setup(self) -> None:
-        """Finds what this process may still write."""
-        super().setup()
-        self._allowance: Allowance = self._shared.acquire(lambda: Allowance(self._max_rejects))
+        self._allowed = Allowed(max_rejects)
 
     def process(self, reject: Reject) -> None:
         """Takes one reject."""
-        Metrics.counter("rejects", reject.reason).inc()
-        if reject.reason != REJECT_NOT_IP and self._allowance.takes(reject.reason):
+        if self._allowed.takes(reject):
             super().process(reject)
 
 
-class Allowance:
-    """How many of each reason may be written within the hour; for all threads of a process.
+class _Allow(beam.DoFn):
+    """Counts the rejects of a streaming job and lets so many of each reason pass in an hour."""
+
+    def __init__(self, max_rejects: int) -> None:
+        self._allowed = Allowed(max_rejects)
+
+    def process(self, reject: Reject) -> Iterator[Reject]:
+        if self._allowed.takes(reject):
+            yield reject
+
+
+class Allowed:
+    """Which rejects of a process may be written within the hour; the first of each reason is told, too.
 
     Args:
-        most: So many.
+        most: So many of each reason.
     """
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._hour = 0
-        self._taken: Counter[str] = Counter()
-        self._lock = threading.Lock()
+        self._shared = Shared()
+        self._count: HourlyCount | None = None
 
-    def takes(self, reason: str, now_s: float | None = None) -> bool:
-        """Whether one more may be written now."""
-        hour = int((time.time() if now_s is None else now_s) // 3600)
-        with self._lock:
-            if hour != self._hour:
-                self._hour = hour
-                self._taken.clear()
-            self._taken[reason] += 1
-            return self._taken[reason] <= self._most
+    def takes(self, reject: Reject) -> bool:
+        """Counts a reject; whether it may be written."""
+        Metrics.counter("rejects", reject.reason).inc()
+        if reject.reason == REJECT_NOT_IP:
+            return False
+        self._count = self._count or self._shared.acquire(HourlyCount)
+        number = self._count.add(reject.reason)
+        if number == 1:
+            _log.warning("rejects: %s, told by %s: the first of this hour", reject.reason, reject.step)
+        return number <= self._most

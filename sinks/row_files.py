@@ -1,7 +1,12 @@
-"""Parquet files of what is told one by one, beside the flows: rejects, events of sensors."""
+"""Parquet files of what is told one by one, beside the flows: rejects, events of sensors.
+
+A folder is one of this machine, or one that Beam's file systems know, as `gs://BUCKET/FOLDER`: workers of a cluster
+share that, and their own disks go with them.
+"""
 
 import abc
 import hashlib
+import io
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,11 +14,14 @@ from typing import Any
 
 import apache_beam as beam
 import pyarrow as pa
+from apache_beam.io.filesystem import CompressionTypes
+from apache_beam.io.filesystems import FileSystems
 from apache_beam.metrics import Metrics
 
 from sinks import places
 from sinks.append_records import AppendRecords
 from sinks.record_files import RecordFiles, Written
+from transforms.records import InputError
 
 GATHERED_OCTETS = 16 << 20
 """What lies in memory until it is a row group."""
@@ -29,10 +37,35 @@ class RowFiles(RecordFiles):
     Attributes:
         schema: The columns.
         counter: Counts the rows, in the namespace that the output's name is.
+        url: The folder where it is remote; else None.
     """
 
     schema: pa.Schema
     counter: str
+
+    def __init__(self, named: str, folder: str | os.PathLike[str]) -> None:
+        super().__init__(named, Path(folder))
+        self.url = os.fspath(folder).rstrip("/") if places.is_remote(folder) else None
+
+    @property
+    def place(self) -> str:
+        """The folder, as people read it."""
+        return self.url or str(self.folder)
+
+    def check(self) -> None:
+        """Refuses a folder that cannot be written.
+
+        Raises:
+            InputError: One line with the reason.
+        """
+        if self.url is None:
+            places.check_folder(self.named, self.folder)
+            return
+        try:
+            FileSystems.get_filesystem(self.url)
+        except ValueError as error:
+            advice = "write gs://BUCKET/FOLDER, with the extra gcp installed, or a folder of this machine"
+            raise InputError(f"{self.named}: {self.url} is of no file system that Beam has here; {advice}") from error
 
     @abc.abstractmethod
     def row(self, element: Any) -> dict[str, Any]:
@@ -62,6 +95,63 @@ class RowFiles(RecordFiles):
         if writer is not None:
             day = f"day={stem[:4]}-{stem[4:6]}-{stem[6:8]}"
             yield Written(file, Path(day, f"{stem}.parquet"), rows, file.stat().st_size)
+
+
+def write_rows(files: RowFiles, job: str, streaming: bool, max_age_s: float) -> beam.DoFn:
+    """The step that writes elements, to wherever the folder is.
+
+    Args:
+        files: How they become files.
+        job: As in `SinkContext`.
+        streaming: Whether the input does not end.
+        max_age_s: When files of a streaming job appear in a folder of this machine.
+    """
+    if files.url is not None:
+        return UploadRows(files)
+    return AppendRows(files, job, max_age_s) if streaming else WriteRows(files, job)
+
+
+class UploadRows(beam.DoFn):
+    """Writes the elements of a bundle to one file, or several of some size, of a remote folder.
+
+    A file's name is made of what is in it, and it appears whole: a repeated bundle replaces its own. What the folder's
+    service refuses fails the bundle, which the runner repeats.
+    """
+
+    def __init__(self, files: RowFiles) -> None:
+        self._files = files
+        self._written = Metrics.counter(files.named, files.counter)
+        self._files_written = Metrics.counter(files.named, "files_written")
+
+    def start_bundle(self) -> None:
+        """Forgets what a failed bundle brought."""
+        self._elements: list[Any] = []
+        self._octets = 0
+
+    def process(self, element: Any) -> None:
+        """Takes one element."""
+        self._elements.append(element)
+        self._octets += self._files.octets(element)
+        if self._octets >= GATHERED_OCTETS:
+            self._upload()
+
+    def finish_bundle(self) -> None:
+        """Writes the file."""
+        if self._elements:
+            self._upload()
+
+    def _upload(self) -> None:
+        assert self._files.url is not None
+        whole = io.BytesIO()
+        with _parquet_writer(whole, self._files.schema) as writer:
+            writer.write_batch(self._files.batch(self._elements))
+        name = f"{hashlib.blake2b(repr(self._elements).encode(), digest_size=16).hexdigest()}.parquet"
+        path = f"{self._files.url}/{name}"
+        with FileSystems.create(path, "application/vnd.apache.parquet", CompressionTypes.UNCOMPRESSED) as file:
+            file.write(whole.getvalue())
+        self._written.inc(len(self._elements))
+        self._files_written.inc()
+        self.start_bundle()
 
 
 class WriteRows(beam.DoFn):
@@ -176,7 +266,7 @@ def _row_groups(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
         yield pa.Table.from_batches(gathered)
 
 
-def _parquet_writer(file: Path, schema: pa.Schema) -> Any:
+def _parquet_writer(file: Path | io.BytesIO, schema: pa.Schema) -> Any:
     import pyarrow.parquet as pq  # heavy: not for a job that has nothing to tell
 
     return pq.ParquetWriter(file, schema, compression="zstd")

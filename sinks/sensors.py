@@ -4,16 +4,16 @@
 in folders by day. Without any event, there is no folder.
 """
 
+import logging
 import os
-from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
 import pyarrow as pa
 from apache_beam.metrics import Metrics
 
-from sinks import places
-from sinks.row_files import AppendRows, RowFiles, WriteRows
+from sinks.hourly import HourlyCount
+from sinks.row_files import RowFiles, write_rows
 from transforms.records import (
     EVENT_DROPPING,
     EVENT_ENDED,
@@ -29,6 +29,8 @@ from transforms.records import (
     SensorHealth,
 )
 
+_log = logging.getLogger(__name__)
+
 _EVENTS = (
     EVENT_STARTED,
     EVENT_ENDED,
@@ -40,6 +42,15 @@ _EVENTS = (
     EVENT_REPLACED,
     EVENT_SILENT,
 )
+
+_TROUBLES = (
+    EVENT_DROPPING,
+    EVENT_LOST_BLOCKS,
+    EVENT_LATE_PACKETS,
+    EVENT_FROM_FUTURE,
+    EVENT_SILENT,
+)
+"""Whoever runs sensors has to do something; `stale` is told in the job's own figures."""
 
 _COLUMNS = (
     ("sensor", pa.string(), "Name of the sensor."),
@@ -72,7 +83,7 @@ class SensorFiles(RowFiles):
     schema = pa.schema([pa.field(name, kind, metadata={"doc": doc}) for name, kind, doc in _COLUMNS])
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
-        super().__init__("sensors", Path(folder))
+        super().__init__("sensors", folder)
 
     def row(self, event: SensorEvent) -> dict[str, Any]:
         """The event and, where the sensor told it, its health."""
@@ -112,16 +123,20 @@ class WriteSensorEvents(beam.PTransform):
         self.job = job
         self.streaming = streaming
         self.file_max_age_s = file_max_age_s
-        places.check_folder("sensors", self.files.folder)
+        self.files.check()
 
     def expand(self, events: beam.PCollection[SensorEvent]) -> beam.PCollection[None]:
         """Adds the steps that count and write."""
         counted = events | "Count" >> beam.Map(_counted).with_output_types(SensorEvent)
-        if self.streaming:
-            return counted | "AppendEvents" >> beam.ParDo(AppendRows(self.files, self.job, self.file_max_age_s))
-        return counted | "WriteFiles" >> beam.ParDo(WriteRows(self.files, self.job))
+        write = write_rows(self.files, self.job, self.streaming, self.file_max_age_s)
+        return counted | ("AppendEvents" if self.streaming else "WriteFiles") >> beam.ParDo(write)
+
+
+_told = HourlyCount()
 
 
 def _counted(event: SensorEvent) -> SensorEvent:
     Metrics.counter("sensors", event.event).inc()
+    if event.event in _TROUBLES and _told.add(f"{event.sensor} {event.event}") == 1:
+        _log.warning("sensor %s: %s: the first of this hour", event.sensor, event.event)
     return event

@@ -5,7 +5,8 @@ import pytest
 from sink_testing import bundle, run
 
 from sinks import journals, row_files
-from sinks.rejects import Allowance, AppendRejects, RejectFiles, RejectsSink
+from sinks.hourly import HourlyCount
+from sinks.rejects import AppendRejects, RejectFiles, RejectsSink
 from sinks.row_files import WriteRows
 from transforms.records import InputError, Reject
 
@@ -93,9 +94,8 @@ def test_a_streaming_job_writes_so_many_of_each_reason_in_an_hour(tmp_path):
     given = [reject(number, reason) for number in range(7) for reason in ("malformed", "late")]
     stream(tmp_path / "rejects", [given[:5], given[5:]], most=3)
     assert sorted(pq.read_table(tmp_path / "rejects")["reason"].to_pylist()) == ["late"] * 3 + ["malformed"] * 3
-    allowance = Allowance(2)
-    taken = [allowance.takes("late", now_s) for now_s in (0, 1, 3599, 3600, 3601, 3602)]
-    assert taken == [True, True, False, True, True, False]
+    count = HourlyCount()
+    assert [count.add("late", now_s) for now_s in (0, 1, 3599, 3600, 3601, 3602)] == [1, 2, 3, 1, 2, 3]
 
 
 def test_much_payload_of_a_streaming_job_is_not_held(tmp_path, monkeypatch):
@@ -118,3 +118,13 @@ def test_the_streaming_step_counts_what_it_writes(tmp_path):
     journals.end("counting")
     assert (counters["malformed"], counters["not_ip"], counters["rejects_written"]) == (2, 1, 1)
     assert pq.read_table(tmp_path / "rejects")["position"].to_pylist() == [1]
+
+
+def test_a_streaming_job_tells_the_first_of_each_reason(tmp_path, caplog):
+    """So that alerts can be made of logs; once an hour, however many there are."""
+    given = [reject(number, reason) for number in range(5) for reason in ("malformed", "late", "not_ip")]
+    stream(tmp_path / "rejects", [given[:5], given[5:]], job="told")
+    assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [
+        "rejects: malformed, told by parse: the first of this hour",
+        "rejects: late, told by parse: the first of this hour",
+    ]

@@ -4,6 +4,7 @@ import pytest
 from sink_testing import run
 
 from sinks import journals, sensors
+from sinks.hourly import HourlyCount
 from sinks.sensors import SensorFiles, WriteSensorEvents
 from transforms import records
 from transforms.records import NO_TIME, InputError, SensorEvent, SensorHealth
@@ -64,3 +65,11 @@ def test_files_have_definitions(tmp_path):
     run(GIVEN, WriteSensorEvents(tmp_path))
     (path,) = tmp_path.glob("*.parquet")
     assert all(field.metadata[b"doc"] for field in pq.read_schema(path))
+
+
+def test_troubles_are_told_once(tmp_path, caplog, monkeypatch):
+    """In the log, of each sensor in each hour; what is no trouble is not."""
+    monkeypatch.setattr(sensors, "_told", HourlyCount())
+    run([GIVEN[0], GIVEN[1], GIVEN[1]], WriteSensorEvents(tmp_path / "sensors"))
+    told = [record.getMessage() for record in caplog.records if record.name == sensors.__name__]
+    assert told == ["sensor tap: dropping: the first of this hour"]
