@@ -1,7 +1,7 @@
-"""Lines of JSON assembled from columns of text: what stands between the values is constant, nulls are left out."""
+"""Lines of JSON assembled from columns: what stands between the values is constant, nulls are left out."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -11,12 +11,17 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from sinks import text
+from transforms.decimals import INTEGER_OCTETS, REAL_OCTETS, put_integer, put_real
 from transforms.kernel import kernel, kernel_part
 
-_NOTHING = np.zeros(0, np.uint8)
+CACHED_ROWS, CACHED_OCTETS = 64, 1 << 20
+"""So many rows are written at a time, one column after another, so that these stay in the cache."""
 
-_EXACT = float(1 << 53)
-"""Below it, every integer is a floating-point number of its own."""
+_CHUNK = 32
+"""Octets are copied so many at a time, the last ones with what follows: all that is copied has as many behind it."""
+
+_CONSTANT, _INTEGER, _REAL, _TEXT, _LIST = range(5)
+"""What the values of a piece are."""
 
 
 class Piece(NamedTuple):
@@ -24,7 +29,8 @@ class Piece(NamedTuple):
 
     Attributes:
         before: What stands before the value.
-        values: One for each line: texts as they are to be written, or numbers; None for a piece that is constant.
+        values: One for each line: texts as they are to be written, or what `is_written`; None for a piece that is
+            constant.
         after: What stands behind the value. Where the value is null, there is nothing of the piece.
     """
 
@@ -51,136 +57,168 @@ class Lines(NamedTuple):
         return self.octets[self.bounds[first] : self.bounds[after]].data
 
 
+def is_written(kind: pa.DataType) -> bool:
+    """Whether values of the type are numbers, or lists of them, that are made text as they are put into the lines."""
+    if pa.types.is_list(kind):
+        return _is_integer(kind.value_type)
+    return _is_integer(kind) or pa.types.is_float64(kind)
+
+
+def _is_integer(kind: pa.DataType) -> bool:
+    return pa.types.is_integer(kind) and not pa.types.is_uint64(kind)
+
+
 def assembled(pieces: Sequence[Piece], rows: int) -> Lines:
-    """The pieces of each line, end to end."""
-    texts: list[np.ndarray] = []
-    integers: list[np.ndarray] = []
-    offsets = np.zeros((len(pieces), rows + 1), np.int64)
+    """The pieces of each line, end to end; what is not finite is null."""
+    kinds, places = np.zeros((2, len(pieces)), np.int64)
     valid = np.ones((len(pieces), rows), np.bool_)
-    places = np.full(len(pieces), -1)
-    begins = 0
+    numbers: dict[int, list[np.ndarray]] = {_INTEGER: [], _REAL: []}
+    parts: dict[int, list[np.ndarray]] = {_TEXT: [], _LIST: []}
+    offsets: list[np.ndarray] = []
+    longest = total = _CHUNK
     for number, piece in enumerate(pieces):
         if piece.values is None:
             continue
         column = _writable(piece.values)
-        if pa.types.is_integer(column.type):
-            places[number] = len(integers)
-            integers.append(column.fill_null(0).to_numpy())
-        else:
-            ends = np.frombuffer(column.buffers()[1], np.int32)[column.offset : column.offset + rows + 1]
-            octets = column.buffers()[2]
-            if octets is not None:
-                texts.append(np.frombuffer(octets, np.uint8)[ends[0] : ends[-1]])
-                np.add(ends, begins - int(ends[0]), out=offsets[number])
-                begins += len(texts[-1])
+        kind = _kind(column.type)
+        kinds[number] = kind
         if column.null_count:
             valid[number] = pc.is_valid(column).to_numpy(zero_copy_only=False)
+        if kind in numbers:
+            places[number] = len(numbers[kind])
+            numbers[kind].append(_fixed(column))
+        else:
+            bounds = np.frombuffer(column.buffers()[1] or bytes(4), np.int32)[column.offset :][: rows + 1]
+            octets = np.frombuffer(column.buffers()[2] or b"", np.uint8) if kind == _TEXT else _fixed(column.values)
+            begins = sum(map(len, parts[kind]))
+            places[number] = len(offsets)
+            offsets.append(bounds.astype(np.int64) + (begins - int(bounds[0])))
+            parts[kind].append(octets[bounds[0] : bounds[-1]])
+            each = _LIST_OCTETS if kind == _LIST else 1
+            longest += int(np.diff(bounds).max(initial=0)) * each + 2
+            total += int(bounds[-1] - bounds[0]) * each + 2 * rows
     befores, before_ends = _end_to_end([piece.before for piece in pieces])
     afters, after_ends = _end_to_end([piece.after for piece in pieces])
-    joined = np.concatenate(texts) if texts else _NOTHING
-    numbers = np.stack(integers) if integers else np.zeros((1, rows), np.int64)
-    bounds = _bounds(offsets, numbers, places, valid, np.diff(before_ends) + np.diff(after_ends))
-    lines = np.empty(int(bounds[-1]), np.uint8)
-    _assemble(joined, offsets, numbers, places, valid, befores, before_ends, afters, after_ends, bounds, lines)
-    return Lines(lines, bounds)
+    always = int(before_ends[-1] + after_ends[-1])
+    always += INTEGER_OCTETS * len(numbers[_INTEGER]) + REAL_OCTETS * len(numbers[_REAL])
+    cached = max(1, min(CACHED_ROWS, CACHED_OCTETS // (longest + always)))
+    lines, bounds = np.empty(total + always * rows, np.uint8), np.zeros(rows + 1, np.int64)
+    _assemble(
+        kinds,
+        places,
+        valid,
+        _stacked(numbers[_INTEGER], rows, np.int64),
+        _stacked(numbers[_REAL], rows, np.float64),
+        np.concatenate([*parts[_TEXT], _PADDING]),
+        np.concatenate([_NO_LIST, *parts[_LIST]], dtype=np.int64),
+        _stacked(offsets, rows + 1, np.int64),
+        (befores, before_ends),
+        (afters, after_ends),
+        np.empty((cached, longest + always), np.uint8),
+        lines,
+        bounds,
+    )
+    return Lines(lines[: bounds[-1]], bounds)
+
+
+_PADDING, _NO_LIST = np.zeros(_CHUNK, np.uint8), np.zeros(0, np.int64)
+_LIST_OCTETS = INTEGER_OCTETS + 1
+"""Of a number in a list, with the comma behind it."""
 
 
 def _writable(column: pa.Array) -> pa.Array:
-    """The values as int64 where that can be, which is written in a fifth of the time, else as text."""
-    kind = column.type
+    """The values as `_assemble` takes them."""
+    if not is_written(column.type) or (pa.types.is_list(column.type) and column.values.null_count):
+        return text.cells(column)
+    return column
+
+
+def _kind(kind: pa.DataType) -> int:
+    if pa.types.is_list(kind):
+        return _LIST
     if pa.types.is_string(kind):
-        return column
-    if pa.types.is_integer(kind) and not pa.types.is_uint64(kind):
-        return column.cast(pa.int64())
-    if pa.types.is_float64(kind):
-        values = column.fill_null(0).to_numpy()
-        if (np.abs(values) < _EXACT).all() and (np.rint(values) == values).all():
-            whole = pa.array(values.astype(np.int64))
-            return pc.if_else(column.is_valid(), whole, pa.scalar(None, pa.int64())) if column.null_count else whole
-    return text.cells(column)
+        return _TEXT
+    return _REAL if pa.types.is_float64(kind) else _INTEGER
+
+
+def _fixed(column: pa.Array) -> np.ndarray:
+    """Numbers as they are in memory; under a null, any."""
+    values = np.frombuffer(column.buffers()[1] or b"", str(column.type))  # Arrow and numpy share these names
+    return values[column.offset : column.offset + len(column)]
+
+
+def _stacked(columns: list[np.ndarray], rows: int, kind: Any) -> np.ndarray:
+    stacked = np.empty((len(columns), rows), kind)
+    for row, column in enumerate(columns):
+        stacked[row] = column
+    return stacked
 
 
 def _end_to_end(constants: list[bytes]) -> tuple[np.ndarray, np.ndarray]:
     ends = np.cumsum([0, *map(len, constants)])
-    return np.frombuffer(b"".join(constants) or b"\0", np.uint8), ends
-
-
-@kernel_part
-def _digits(number):
-    """How many octets a number takes."""
-    digits = 1
-    if number < 0:
-        digits = 2
-    else:
-        number = -number  # of the negative numbers there is one more
-    while number <= -10:
-        number = (number + (10 - number % 10) % 10) // 10
-        digits += 1
-    return digits
-
-
-@kernel
-def _bounds(offsets, numbers, places, valid, around):
-    """Where each line begins, and the end of the last one. A null may have octets of its own: they do not count."""
-    pieces, rows = valid.shape
-    bounds = np.zeros(rows + 1, np.int64)
-    for piece in range(pieces):
-        place = places[piece]
-        for row in range(rows):
-            if valid[piece, row]:
-                bounds[row + 1] += around[piece] + offsets[piece, row + 1] - offsets[piece, row]
-                if place >= 0:
-                    bounds[row + 1] += _digits(numbers[place, row])
-    for row in range(rows):
-        bounds[row + 1] += bounds[row]
-    return bounds
+    return np.frombuffer(b"".join((*constants, bytes(_CHUNK))), np.uint8), ends
 
 
 @intrinsic
-def _copied(context, to, at, octets, begin, end):
-    """Copies `octets[begin:end]` to `to[at:]`, and returns where the next octet goes. Loops take twice as long."""
+def _copy_chunk(context, to, at, octets, begin):
+    """Copies `_CHUNK` octets from `octets[begin:]` to `to[at:]`."""
 
     def generated(context, builder, signature, arguments):
-        to, at, octets, begin, end = arguments
+        to, at, octets, begin = arguments
         target = context.make_array(signature.args[0])(context, builder, to).data
         source = context.make_array(signature.args[2])(context, builder, octets).data
-        count = builder.sub(end, begin)
+        count = context.get_constant(types.int64, _CHUNK)
         cgutils.raw_memcpy(builder, builder.gep(target, [at]), builder.gep(source, [begin]), count, 1)
-        return builder.add(at, count)
+        return context.get_dummy_value()
 
-    return types.int64(to, types.int64, octets, types.int64, types.int64), generated
+    return types.void(to, types.int64, octets, types.int64), generated
 
 
 @kernel_part
-def _put(lines, at, number):
-    """Writes a number, and returns where the next octet goes."""
-    end = at + _digits(number)
-    if number < 0:
-        lines[at] = 45
-    else:
-        number = -number
-    place = end
-    while True:
-        place -= 1
-        digit = (10 - number % 10) % 10
-        lines[place] = 48 + digit
-        number = (number + digit) // 10
-        if number == 0:
-            return end
+def _copied(to, at, octets, begin, end):
+    """Copies `octets[begin:end]` to `to[at:]`, and less than a chunk of what follows; returns where to go on."""
+    for chunk in range(0, end - begin, _CHUNK):
+        _copy_chunk(to, at + chunk, octets, begin + chunk)
+    return at + end - begin
 
 
 @kernel
-def _assemble(texts, offsets, numbers, places, valid, befores, before_ends, afters, after_ends, bounds, lines):
-    """Writes every line to its place."""
+def _assemble(kinds, places, valid, integers, reals, texts, items, offsets, before, after, slots, lines, bounds):
+    """Writes every line: a few rows at a time, column after column, to slots that are long enough, then together."""
+    befores, before_ends = before
+    afters, after_ends = after
     pieces, rows = valid.shape
-    for row in range(rows):
-        at = bounds[row]
+    cached, most = slots.shape
+    slots = slots.reshape(-1)
+    at = np.empty(cached, np.int64)
+    for first in range(0, rows, cached):
+        count = min(cached, rows - first)
+        for i in range(count):
+            at[i] = i * most
         for piece in range(pieces):
-            if valid[piece, row]:
-                at = _copied(lines, at, befores, before_ends[piece], before_ends[piece + 1])
-                if places[piece] >= 0:
-                    at = _put(lines, at, numbers[places[piece], row])
-                elif offsets[piece, row + 1] > offsets[piece, row]:
-                    at = _copied(lines, at, texts, offsets[piece, row], offsets[piece, row + 1])
-                if after_ends[piece + 1] > after_ends[piece]:
-                    at = _copied(lines, at, afters, after_ends[piece], after_ends[piece + 1])
+            kind, place = kinds[piece], places[piece]
+            for i in range(count):
+                row = first + i
+                if not valid[piece, row] or (kind == _REAL and not np.isfinite(reals[place, row])):
+                    continue
+                end = _copied(slots, at[i], befores, before_ends[piece], before_ends[piece + 1])
+                if kind == _INTEGER:
+                    end = put_integer(slots, end, integers[place, row])
+                elif kind == _REAL:
+                    end = put_real(slots, end, reals[place, row])
+                elif kind == _TEXT:
+                    end = _copied(slots, end, texts, offsets[place, row], offsets[place, row + 1])
+                elif kind == _LIST:
+                    slots[end] = 91
+                    end += 1
+                    for item in range(offsets[place, row], offsets[place, row + 1]):
+                        end = put_integer(slots, end, items[item])
+                        slots[end] = 44
+                        end += 1
+                    if offsets[place, row] < offsets[place, row + 1]:
+                        end -= 1
+                    slots[end] = 93
+                    end += 1
+                at[i] = _copied(slots, end, afters, after_ends[piece], after_ends[piece + 1])
+        for i in range(count):
+            bounds[first + i + 1] = _copied(lines, bounds[first + i], slots, i * most, at[i])

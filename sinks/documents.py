@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sinks import text
-from sinks.document_lines import Lines, Piece, assembled
+from sinks.document_lines import Lines, Piece, assembled, is_written
 from sinks.json_values import is_quoted, values
 
 ECS_VERSION = "8.17.0"
@@ -180,7 +180,7 @@ def _leaf(field: pa.Field, name: str) -> Leaf:
     mapping = _mapping_of(field.type)
     if unit and "properties" not in mapping:
         mapping = {**mapping, "meta": {"unit": unit}}
-    if pa.types.is_integer(field.type) or pa.types.is_floating(field.type):
+    if is_written(field.type) or pa.types.is_integer(field.type) or pa.types.is_floating(field.type):
         return Leaf(path, mapping, lambda flows: flows[column])
     return Leaf(path, mapping, lambda flows: values(flows[column]), is_quoted(field.type))
 

@@ -100,13 +100,17 @@ class JsonMessages:
         lines = document_lines.assembled(
             [
                 Piece(b"{" + _member(first), quoted(records[first]).fill_null("null")),
-                *(Piece(b"," + _member(name), quoted(records[name])) for name in rest),
+                *(Piece(b"," + _member(name), _writable(records[name])) for name in rest),
                 Piece(b"}"),
             ],
             len(records),
         )
         octets, bounds = lines.octets.tobytes(), lines.bounds.tolist()
         return [octets[begin:end] for begin, end in pairwise(bounds)]
+
+
+def _writable(column: pa.Array) -> pa.Array:
+    return column if document_lines.is_written(column.type) else quoted(column)
 
 
 def _member(name: str) -> bytes:

@@ -7,7 +7,7 @@ from datetime import datetime, timezone
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sink_testing import HOUR_NS, START_NS, flow_id, flows, schema_of
 
@@ -229,6 +229,26 @@ def test_lines_are_their_pieces_end_to_end(given_pieces, rows):
     lines = assembled(pieces, rows)
     assert [lines.line(row) for row in range(rows)] == expected
     assert bytes(lines.between(0, rows)) == b"".join(expected)
+
+
+LISTS = st.lists(st.one_of(st.none(), st.lists(st.one_of(st.none(), st.integers(-(1 << 63), (1 << 63) - 1)))))
+
+
+@given(LISTS, st.integers(0, 2))
+def test_lists_are_written_as_they_are(lists, first):
+    """Whatever is null, in them too, and where they are a slice of something longer."""
+    column = pa.array(lists, pa.list_(pa.int64())).slice(first)
+    lines = assembled([Piece(b"<", column, b">")], len(column))
+    expected = [b"" if one is None else b"<%s>" % json.dumps(one, separators=(",", ":")).encode() for one in lists]
+    assert [lines.line(row) for row in range(len(column))] == expected[first:]
+
+
+@given(st.lists(st.integers(0, 3_000_000), min_size=1, max_size=5))
+@settings(max_examples=10)
+def test_lines_may_be_long(lengths):
+    lines = assembled([Piece(b"<", pa.array(["x" * length for length in lengths]), b">")], len(lengths))
+    assert [len(lines.line(row)) - 2 for row in range(len(lengths))] == lengths
+    assert all(lines.line(row).startswith(b"<") and lines.line(row).endswith(b">") for row in range(len(lengths)))
 
 
 @given(st.lists(st.one_of(st.none(), st.integers(-(1 << 63), (1 << 63) - 1)), max_size=9))
