@@ -4,7 +4,17 @@ import json
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
-from transforms.records import END_OF_STREAM, GAP_LOST, GAP_REPLACED, GAP_SILENT, NO_TIME, Gap, PacketBatch, Stream
+from transforms.records import (
+    END_OF_STREAM,
+    GAP_JOINED,
+    GAP_LOST,
+    GAP_REPLACED,
+    GAP_SILENT,
+    NO_TIME,
+    Gap,
+    PacketBatch,
+    Stream,
+)
 
 EARLY_MOST = 10_000
 """Blocks of a stream that may wait for one before them; with more, what is missing is lost."""
@@ -27,6 +37,7 @@ class _Followed:
         received_ns: When the queue received its last block.
         last: Number of its end block; None before that has come.
         over: Nothing more will come, and whoever follows the stream knows it.
+        joined: It may have begun before the place where reading did.
     """
 
     partitions: int
@@ -38,6 +49,7 @@ class _Followed:
     received_ns: int = NO_TIME
     last: int | None = None
     over: bool = False
+    joined: bool = False
 
     @property
     def complete(self) -> bool:
@@ -55,16 +67,20 @@ class QueueOrder:
     have been set back); or when the queue has received nothing of it for the timeout. So what is told depends on the
     queue's content alone, not on when it is read.
 
+    Where reading begins in the middle, the first stream of a sensor is joined: numbers before the first that comes were
+    not read, which is no loss.
+
     A stream comes no further than the time at which the queue received its blocks: one block from the future must not
     make those before it lost.
 
     Args:
         out_of_orderness_ns: The bound, of observed time.
         sensor_timeout_ns: The timeout, of the queue's receive time.
+        joins: Something lies before the place where reading begins.
     """
 
-    def __init__(self, out_of_orderness_ns: int, sensor_timeout_ns: int) -> None:
-        self._bound_ns, self._timeout_ns = out_of_orderness_ns, sensor_timeout_ns
+    def __init__(self, out_of_orderness_ns: int, sensor_timeout_ns: int, joins: bool = False) -> None:
+        self._bound_ns, self._timeout_ns, self._joins = out_of_orderness_ns, sensor_timeout_ns, joins
         self._streams: dict[Stream, _Followed] = {}
         self._latest: dict[tuple[str, int], int] = {}
 
@@ -149,7 +165,7 @@ class QueueOrder:
     def _begin(self, stream: Stream, partitions: int) -> _Followed:
         line = (stream.sensor, stream.partition)
         before = self._latest.get(line, -1)
-        followed = _Followed(partitions, before if before < stream.epoch else -1)
+        followed = _Followed(partitions, before if before < stream.epoch else -1, joined=self._joins and before == -1)
         if before > stream.epoch:
             followed.over = True  # its sensor has begun anew long ago
         else:
@@ -174,7 +190,8 @@ class QueueOrder:
             if waits and not whole:
                 break
             first = min(followed.early)
-            gaps.append(Gap(stream, followed.partitions, followed.next, first, GAP_LOST))
+            reason = GAP_JOINED if followed.joined and not followed.next else GAP_LOST
+            gaps.append(Gap(stream, followed.partitions, followed.next, first, reason))
             followed.next = first
         if followed.complete:
             followed.over = True
@@ -226,17 +243,18 @@ class QueueOrder:
         """What is known, in a compact form that `from_bytes` takes."""
         rows = [
             [*stream, one.partitions, one.follows, one.begun_ns, one.next, list(one.early.items()), one.observed_ns,
-             one.received_ns, one.last, one.over]
+             one.received_ns, one.last, one.over, one.joined]
             for stream, one in self._streams.items()
         ]  # fmt: skip
         latest = [[*line, epoch] for line, epoch in self._latest.items()]
-        return json.dumps([self._bound_ns, self._timeout_ns, rows, latest], separators=(",", ":")).encode()
+        about = [self._bound_ns, self._timeout_ns, self._joins]
+        return json.dumps([about, rows, latest], separators=(",", ":")).encode()
 
     @classmethod
     def from_bytes(cls, octets: bytes) -> "QueueOrder":
         """The inverse of `to_bytes`."""
-        bound_ns, timeout_ns, rows, latest = json.loads(octets)
-        order = cls(bound_ns, timeout_ns)
+        about, rows, latest = json.loads(octets)
+        order = cls(*about)
         for sensor, epoch, partition, partitions, follows, begun_ns, following, early, *rest in rows:
             order._streams[Stream(sensor, epoch, partition)] = _Followed(
                 partitions, follows, begun_ns, following, dict(map(tuple, early)), *rest

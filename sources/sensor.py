@@ -87,8 +87,8 @@ class Sensor:
         Raises:
             InputError: The input fails; all blocks are in the buffer nevertheless.
         """
-        self._end_the_last_run()
         maker = self._begin()
+        self._end_the_last_run()
         beat_s = time.monotonic()
         failure = None
         last = False
@@ -133,7 +133,9 @@ class Sensor:
             last_ns = max(other.latest_ns for other in journal.unended if other.stream.epoch == one.stream.epoch)
             last_ns = one.observed_ns if last_ns == NO_TIME else last_ns
             none = np.zeros(0, PACKET)
-            end = PacketBatch(one.stream, one.next, last_ns, none, partitions=one.partitions, end=True)
+            end = PacketBatch(
+                one.stream, one.next, last_ns, none, partitions=one.partitions, end=True, ended_by=self._meters.epoch_ns
+            )
             journal.append(end, avro.encode_block(end), last_ns)
 
     def _begin(self) -> BlockMaker:

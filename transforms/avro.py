@@ -17,7 +17,7 @@ import pyarrow as pa
 from transforms import avro_columns, avro_kernels
 from transforms.records import PACKET, PacketBatch, SensorHealth, Stream
 
-FINGERPRINT = bytes.fromhex("de3618f7f445773c")
+FINGERPRINT = bytes.fromhex("8aceb8d5d8abc4f0")
 """CRC-64-AVRO of the current schema's Parsing Canonical Form, little-endian as messages carry it."""
 
 MARKER = b"\xc3\x01"
@@ -241,6 +241,7 @@ def _encoded_header(batch: PacketBatch) -> bytes:
         encode_long(batch.sequence, 0),
         encode_long(batch.observed_ns),
         b"\1" if batch.end else b"\0",
+        encode_long(batch.ended_by, 0),
         encode_long(batch.dropped, 0),
     ]
     if batch.rejects:
@@ -265,6 +266,7 @@ def _decoded_header(cursor: "_Cursor") -> PacketBatch:
     sequence = cursor.long(0)
     observed_ns = cursor.long()
     end = cursor.boolean()
+    ended_by = cursor.long(0)
     dropped = cursor.long(0)
     rejects: dict[str, int] = {}
     while count := cursor.long():
@@ -279,7 +281,7 @@ def _decoded_header(cursor: "_Cursor") -> PacketBatch:
         health = SensorHealth(cpu_percent, *(cursor.long() for _ in _HEALTH_TIMES_AND_COUNTS))
     return PacketBatch(
         Stream(sensor, epoch, partition), sequence, observed_ns, np.zeros(0, PACKET), b"", partitions, end, dropped,
-        tuple(sorted(rejects.items())), health,
+        tuple(sorted(rejects.items())), health, ended_by,
     )  # fmt: skip
 
 

@@ -122,6 +122,7 @@ class PacketBatch(NamedTuple):
         dropped: Packets that the sensor's interfaces lost since the previous block.
         rejects: Packets since the previous block that were read and are in no block: counts by reason, sorted.
         health: What a live sensor says about itself; None from files.
+        ended_by: With `end`, of a run that was killed: epoch of the run that closes the stream in its place; else 0.
     """
 
     stream: Stream
@@ -134,6 +135,7 @@ class PacketBatch(NamedTuple):
     dropped: int = 0
     rejects: tuple[tuple[str, int], ...] = ()
     health: SensorHealth | None = None
+    ended_by: int = 0
 
     def with_payloads_up_to(self, octets: int) -> "PacketBatch":
         """The batch with payload prefixes of at most so many octets; its rows are changed."""
@@ -161,8 +163,9 @@ class Gap(NamedTuple):
     reason: str
 
 
-GAP_LOST, GAP_REPLACED, GAP_SILENT = "lost", "replaced", "silent"
-"""Never reached the queue; the sensor began anew without ending the stream; nothing came for `sensor_timeout_s`."""
+GAP_LOST, GAP_JOINED, GAP_REPLACED, GAP_SILENT = "lost", "joined", "replaced", "silent"
+"""Never reached the queue; lies before the place where reading began; the sensor began anew without ending the stream;
+nothing came for `sensor_timeout_s`."""
 
 
 class Delivery(NamedTuple):
@@ -214,10 +217,10 @@ class SensorEvent(NamedTuple):
         epoch: Its run.
         partition: The part of the queue concerned.
         event: EVENT_*: what happened.
-        time_ns: The sensor's observed time then.
+        time_ns: The sensor's observed time then; NO_TIME before the first.
         received_ns: The queue's receive time of the block that showed it; NO_TIME without.
         sequence: Number of that block, or the first of those that are missing.
-        amount: Packets or blocks concerned; ns that it is behind, for `stale`.
+        amount: Packets or blocks concerned; of `stale` and `killed`, ns.
         health: What the sensor said of itself with it, if it did.
     """
 
@@ -232,10 +235,10 @@ class SensorEvent(NamedTuple):
     health: SensorHealth | None = None
 
 
-EVENT_STARTED, EVENT_ENDED = "started", "ended"
+EVENT_STARTED, EVENT_ENDED, EVENT_KILLED = "started", "ended", "killed"
 EVENT_DROPPING, EVENT_LOST_BLOCKS, EVENT_LATE_PACKETS = "dropping", "lost_blocks", "late_packets"
 EVENT_FROM_FUTURE, EVENT_STALE = "from_future", "stale"
-EVENT_REPLACED, EVENT_SILENT = "replaced", "silent"
+EVENT_JOINED, EVENT_REPLACED, EVENT_SILENT = "joined", "replaced", "silent"
 
 
 class InputError(Exception):

@@ -21,10 +21,13 @@ from transforms.records import (
     EVENT_DROPPING,
     EVENT_ENDED,
     EVENT_FROM_FUTURE,
+    EVENT_JOINED,
+    EVENT_KILLED,
     EVENT_LATE_PACKETS,
     EVENT_LOST_BLOCKS,
     EVENT_STALE,
     EVENT_STARTED,
+    GAP_JOINED,
     GAP_LOST,
     GAP_REPLACED,
     MERGED_SENSORS,
@@ -202,7 +205,7 @@ class Shard:
             return None
         epoch, number = min(place for place, _ in waiting)
         if epoch == line.epoch:
-            return line.next, number, GAP_LOST
+            return line.next, number, GAP_JOINED if joining else GAP_LOST
         return line.next, END_OF_STREAM, GAP_REPLACED
 
     def _begin(self, line: Line, epoch: int) -> None:
@@ -223,7 +226,7 @@ class Shard:
             self.counts.update({f"reject {reason}": count for reason, count in batch.rejects})
             self.counts["packets_taken"] += sum(count for _, count in batch.rejects)
             self.counts["interface_drops"] += batch.dropped
-            yield from self._events(arrival, batch, first)
+            yield from self._events(arrival, batch, line.observed_ns)
         self.counts["packets_taken"] += len(batch.packets)
         if arrival.received_ns != NO_TIME and batch.observed_ns - arrival.received_ns > self._skew_ns:
             yield from self._refuse(REJECT_FUTURE, batch, batch.packets)
@@ -245,13 +248,17 @@ class Shard:
         if batch.end:
             yield from self._end(sensor, line, "")
 
-    def _events(self, arrival: Arrival, batch: PacketBatch, first: bool) -> Iterator[SensorEvent]:
-        """What a block shows of its sensor."""
-        if first:
+    def _events(self, arrival: Arrival, batch: PacketBatch, since_ns: int) -> Iterator[SensorEvent]:
+        """What a block shows of its sensor, which was observed up to `since_ns` before."""
+        if since_ns == NEVER:
+            since_ns = batch.observed_ns
             yield _event(EVENT_STARTED, arrival, batch, 0)
         if batch.dropped:
             yield _event(EVENT_DROPPING, arrival, batch, batch.dropped)
-        if batch.end:
+        if batch.ended_by:
+            silence_ns = max(batch.ended_by - since_ns, 0)
+            yield _event(EVENT_KILLED, arrival, batch, silence_ns)._replace(time_ns=since_ns)
+        elif batch.end:
             yield _event(EVENT_ENDED, arrival, batch, 0)
         if arrival.received_ns != NO_TIME:
             behind_ns = arrival.received_ns - batch.observed_ns
@@ -266,9 +273,9 @@ class Shard:
             return
         stream = Stream(sensor, line.epoch, line.partition)
         if self._speaks_for(stream):
-            self.counts["blocks_lost"] += after - line.next
-            time_ns = line.observed_ns if line.observed_ns != NEVER else 0
-            yield SensorEvent(*stream, EVENT_LOST_BLOCKS, time_ns, sequence=line.next, amount=after - line.next)
+            event = EVENT_JOINED if reason == GAP_JOINED else EVENT_LOST_BLOCKS
+            self.counts["blocks_not_read" if reason == GAP_JOINED else "blocks_lost"] += after - line.next
+            yield SensorEvent(*stream, event, line.observed_ns, sequence=line.next, amount=after - line.next)
         line.lost = [*line.lost[-LOST_RANGES_MOST:], (line.next, after)]
         line.next = after
         line.gaps[line.epoch] = [gap for gap in line.gaps.get(line.epoch, ()) if gap[1] > after]
@@ -277,8 +284,7 @@ class Shard:
         """Ends the stream that is looked at; with the last one its flows end."""
         stream = Stream(sensor, line.epoch, line.partition)
         if reason and self._speaks_for(stream):
-            time_ns = line.observed_ns if line.observed_ns != NEVER else 0
-            yield SensorEvent(*stream, reason, time_ns, sequence=line.next)
+            yield SensorEvent(*stream, reason, line.observed_ns, sequence=line.next)
         line.over = True
         line.gaps.pop(line.epoch, None)
         for place in [place for place in line.waiting if place[0] <= line.epoch]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from transforms.arrivals import Arrival
 from transforms.records import NO_TIME, InputError
 
-NEVER = -(1 << 63)
+NEVER = NO_TIME
 """Before any time that a sensor can have observed."""
 
 

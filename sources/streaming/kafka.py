@@ -113,7 +113,7 @@ class ReadPartitionFn(beam.DoFn, RestrictionProvider):
 
     def initial_restriction(self, part: tuple[int, int, int]) -> Reading:
         """A partition from its first offset on."""
-        return Reading(PartitionProgress(part[1], self._new_order()))
+        return Reading(PartitionProgress(part[1], self._new_order(part[1] > 0)))
 
     def create_tracker(self, restriction: Reading) -> ReadingTracker:
         """Its tracker."""
@@ -244,8 +244,8 @@ class ReadPartitionFn(beam.DoFn, RestrictionProvider):
             if current is None or watermark > current:
                 estimator.set_watermark(watermark)
 
-    def _new_order(self) -> QueueOrder:
-        return QueueOrder(self._bound_ns, self._timeout_ns)
+    def _new_order(self, joins: bool = False) -> QueueOrder:
+        return QueueOrder(self._bound_ns, self._timeout_ns, joins)
 
     def _source(self, number: int) -> str:
         return f"{self._topic.url}/{number}"

@@ -24,7 +24,7 @@ from apache_beam.utils.timestamp import Timestamp
 
 from queues import Damaged, Message
 from queues.object_files import ContainerReader
-from queues.spool_files import names_in
+from queues.spool_files import names_in, parsed
 from sources.queue_order import QueueOrder
 from sources.streaming import StreamSettings, start_time_ns
 from sources.streaming.reading_tracker import Reading, ReadingTracker, Step
@@ -96,10 +96,13 @@ class SpoolReadings(RestrictionProvider):
 
     def initial_restriction(self, watched: _Watched) -> Reading:
         """What is left out at the start counts as read."""
-        progress = SpoolProgress(QueueOrder(watched.bound_ns, watched.timeout_ns))
+        names = names_in(Path(watched.folder))
+        first = {told[:3]: told.sequence for told in map(parsed, reversed(names)) if told is not None}
+        joins = any(first.values()) or (bool(names) and watched.start_at != "earliest")
+        progress = SpoolProgress(QueueOrder(watched.bound_ns, watched.timeout_ns, joins))
         if watched.start_at != "earliest":
             start_ns = start_time_ns(watched.start_at)
-            for name in names_in(Path(watched.folder)):
+            for name in names:
                 with contextlib.suppress(FileNotFoundError):  # it was removed just now
                     if start_ns is None or Path(watched.folder, name).stat().st_mtime_ns < start_ns:
                         progress.skip(name)

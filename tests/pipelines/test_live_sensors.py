@@ -11,6 +11,7 @@ from datetime import datetime, timezone
 from itertools import count
 from pathlib import Path
 
+import duckdb
 import numpy as np
 import pytest
 from capture_files import frame, pcap_header, pcap_record
@@ -120,7 +121,11 @@ def test_a_sensor_is_killed_and_started_again(prism, kafka, topic, url, capture,
     assert np.array_equal(replayed, times_of(capture, len(replayed)))
     check_flows(tmp_path, bounded(messages, tmp_path))
     assert not rejects_of(tmp_path)
-    assert events_of(tmp_path, "north") == {"started": 4, "ended": 4}
+    assert events_of(tmp_path, "north") == {"started": 4, "killed": 2, "ended": 2}
+    rows = f"SELECT DISTINCT time_ns, time_ns + amount FROM '{tmp_path}/sensors/**/*.parquet' WHERE event = 'killed'"
+    told_from, told_until = zip(*duckdb.sql(rows).fetchall(), strict=True)
+    assert min(told_from) // 1_000_000 == round(1000 * since)
+    assert set(told_until) == {second}
 
 
 @partitions(8)

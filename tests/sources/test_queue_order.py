@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from sources.queue_order import EARLY_MOST, QueueOrder
 from transforms.records import (
     END_OF_STREAM,
+    GAP_JOINED,
     GAP_LOST,
     GAP_REPLACED,
     GAP_SILENT,
@@ -40,9 +41,9 @@ def block(number, at_s, *, end=False, sensor="a", epoch=1, partition=0, partitio
     return Sent(header, NO_TIME if received_s is None else round((1000 + received_s) * SECOND))
 
 
-def order(*sent, bound_ns=BOUND, timeout_ns=TIMEOUT):
+def order(*sent, bound_ns=BOUND, timeout_ns=TIMEOUT, joins=False):
     """The order after the blocks, and everything that it told."""
-    made = QueueOrder(bound_ns, timeout_ns)
+    made = QueueOrder(bound_ns, timeout_ns, joins)
     return made, [gap for one in sent for gap in made.arrived(*one)[1]]
 
 
@@ -128,7 +129,8 @@ def test_a_saved_order_goes_on_as_if_nothing_had_been(data):
     sent = data.draw(streams(sensors=("a", "ü"), ends=data.draw(st.booleans())))
     sent = [one._replace(received_ns=one.header.observed_ns * data.draw(st.sampled_from([1, 2]))) for one in sent]
     sent = [one for one in data.draw(st.permutations(sent)) if data.draw(st.booleans())]
-    straight, whole = QueueOrder(BOUND, TIMEOUT), QueueOrder(BOUND, TIMEOUT)
+    joins = data.draw(st.booleans())
+    straight, whole = QueueOrder(BOUND, TIMEOUT, joins), QueueOrder(BOUND, TIMEOUT, joins)
     for one in sent:
         assert straight.arrived(*one) == whole.arrived(*one)
         straight = QueueOrder.from_bytes(straight.to_bytes())
@@ -151,8 +153,13 @@ def test_gaps_are_told_one_by_one():
 
 
 def test_a_stream_may_be_read_from_its_middle():
-    """What lies before the place where reading began is missing, and told like all else."""
-    assert order(block(70, 0), block(71, 3))[1] == [lost(0, 70)]
+    """What lies before the place where reading began is no loss; what is missing behind that, or elsewhere, is."""
+    sent = [block(70, 0), block(72, 3), block(73, 6), block(0, 7, epoch=2), block(2, 8, epoch=2), block(3, 11, epoch=2)]
+    joined = lost(0, 70, reason=GAP_JOINED)
+    rest = [lost(71, 72), lost(1, 2, epoch=2), ended(74, GAP_REPLACED)]
+    assert order(*sent, joins=True)[1] == [joined, *rest]
+    assert order(*sent)[1] == [lost(0, 70), *rest]
+    assert order(block(0, 0), block(2, 1), block(3, 4), joins=True)[1] == [lost(1, 2)]
 
 
 def test_too_many_early_blocks_are_not_waited_with():

@@ -298,6 +298,7 @@ def test_the_next_run_ends_what_a_killed_one_left(tmp_path, reached):
     assert order == sorted(order)
     ends = [block.observed_ns for block in queue.blocks() if block.end and block.stream.epoch == 1]
     assert ends == [START_NS + 3 * SECOND_NS] * 2
+    assert [block.ended_by for block in queue.blocks() if block.end] == [2, 2, 0, 0]
     assert two.lines[0].startswith("sensor tap did not stop cleanly: packets from 2023-11-14T22:13:2")
 
 

@@ -72,6 +72,7 @@ def batches(draw):
         draw(COUNTS),
         tuple(sorted(rejects.items())),
         draw(st.sampled_from([None, health])),
+        draw(COUNTS),
     )
 
 
@@ -91,7 +92,10 @@ def record_of(batch):
         "sensor": batch.stream.sensor,
         "epoch": batch.stream.epoch,
         "partition": batch.stream.partition,
-        **{name: getattr(batch, name) for name in ("partitions", "sequence", "observed_ns", "end", "dropped")},
+        **{
+            name: getattr(batch, name)
+            for name in ("partitions", "sequence", "observed_ns", "end", "ended_by", "dropped")
+        },
         "rejects": dict(batch.rejects),
         "health": batch.health and batch.health._asdict(),
         "packets": [],

@@ -16,6 +16,7 @@ from transforms.arrivals import Arrival, pack, unpack
 from transforms.records import (
     END_OF_STREAM,
     MERGED_SENSORS,
+    NO_TIME,
     UDP,
     Gap,
     InputError,
@@ -213,6 +214,29 @@ def test_a_stream_that_will_not_go_on_is_ended(reason):
     assert Seen(one.take([Arrival(udp([2], 3))])).refused == [("late", 3)]
 
 
+def test_a_killed_run_says_from_where_and_until_when_packets_are_missing():
+    """The next run ends its streams: what came behind the last block until that began is not known."""
+    one = shard()
+    killed = end(1, 2)._replace(ended_by=START_NS + 5 * S)
+    seen = Seen(one.take([Arrival(udp([1], 0)), Arrival(beat(3, 1)), Arrival(killed)]))
+    assert [(flow["fwd_packets"], flow["end_reason"]) for flow in seen.flows] == [(1, 4)]
+    assert seen.told == [("started", 0), ("killed", 2 * S)]
+    assert (seen.events[-1].time_ns, seen.events[-1].sequence) == (START_NS + 3 * S, 2)
+    alone = Seen(shard().take([Arrival(end(7, 0)._replace(ended_by=START_NS + 5 * S))]))
+    assert alone.told[-1] == ("killed", 0)  # of a replay whose packets have times of the future
+    assert alone.events[-1].time_ns == START_NS + 7 * S
+
+
+def test_what_was_not_read_is_no_loss():
+    """A job that joins a stream tells it apart, in the events and in the counters."""
+    one = shard()
+    seen = Seen(one.take([Arrival(udp([0], 41), gaps=(Gap(LOCAL, 1, 0, 41, "joined"),))]))
+    assert seen.told == [("joined", 41), ("started", 0)]
+    assert seen.events[0].time_ns == NO_TIME
+    counts = one.take_counts()
+    assert (counts["blocks_not_read"], counts["blocks_lost"]) == (41, 0)
+
+
 def test_a_block_from_the_future_closes_nobodys_flows():
     """Observed more than the skew after it was received: refused with its packets, its time does not count."""
     received_ns = START_NS + 3 * S
@@ -244,7 +268,7 @@ def test_a_queue_without_order_is_joined_where_it_is():
     seen = Seen(one.take([Arrival(udp([0], 41), START_NS, ordered=False)]))
     assert seen.told == []
     seen.add(one.take([Arrival(beat(10, 42), START_NS + 10 * S, ordered=False)]))
-    assert seen.told == [("lost_blocks", 41), ("started", 0)]
+    assert seen.told == [("joined", 41), ("started", 0)]
 
 
 def test_merged_sensors_wait_for_the_one_that_is_behind():

@@ -18,7 +18,7 @@ from queues import spool_files
 from sources import streaming
 from sources.streaming import StreamSettings, spool, spool_progress
 from transforms import avro
-from transforms.records import GAP_LOST, GAP_REPLACED, NO_TIME, Gap, InputError, PacketBatch, Stream
+from transforms.records import GAP_JOINED, GAP_LOST, GAP_REPLACED, NO_TIME, Gap, InputError, PacketBatch, Stream
 
 
 def block(sequence, *, sensor="a", epoch=7, partition=0, partitions=1, end=False):
@@ -201,8 +201,22 @@ def test_start_at_latest_and_at_a_time(tmp_path):
     write(tmp_path, block(2))
     timed = reader(tmp_path, start_at="2001-01-01T00:00:00Z")
     for reading in (latest, timed):
-        assert numbers(reading.bundle()) == names(block(2))
+        (given,) = reading.bundle()
+        assert numbers([given]) == names(block(2))
+        write(tmp_path, block(9), block(12))
+        gaps = [gap[2:] for one in reading.bundle() for gap in one.gaps]
+        assert gaps == [(0, 2, GAP_JOINED), (3, 9, GAP_LOST)]
+        for number in (9, 12):
+            os.remove(tmp_path / spool_files.name_of(Stream("a", 7, 0), number))
     assert len(reader(tmp_path).bundle()) == 4
+
+
+def test_files_that_were_deleted_before_the_start_are_no_loss(tmp_path):
+    """Who is to read them has read them."""
+    write(tmp_path, *map(block, range(6)))
+    os.remove(tmp_path / spool_files.name_of(Stream("a", 7, 0), 0))
+    deliveries = reader(tmp_path).bundle()
+    assert [gap[2:] for one in deliveries for gap in one.gaps] == [(0, 1, GAP_JOINED)]
 
 
 def test_the_reading_ends_with_all_streams(tmp_path):
