@@ -19,9 +19,10 @@ from sinks.sensors import WriteSensorEvents
 from sources import streaming
 from transforms.assemble import AssembleFlows
 from transforms.decode import DecodePackets
+from transforms.handover import BY_VALUE, InProcess
 from transforms.records import InputError
 
-IN_FLIGHT_OCTETS = 64 << 20
+IN_FLIGHT_OCTETS = 128 << 20
 """Prism queues without bound what a step does not keep up with; so much of packets may be underway on it."""
 
 
@@ -58,7 +59,7 @@ class EndlessJob:
             options.merge_sensors,
             rules=streams.rules(bound_s),
             table_cache_octets=streams.table_cache_bytes,
-            in_flight_octets=IN_FLIGHT_OCTETS if self._runner_is("prism") and self._in_one_process() else None,
+            handover=InProcess(IN_FLIGHT_OCTETS) if self._in_one_process() else BY_VALUE,
         )
         refused = [undecodable, followed.rejects, *plan.written(followed.flows)]
         age_s = streams.file_max_age_s
@@ -105,7 +106,9 @@ class EndlessJob:
         return name in (self._beam_options.view_as(StandardOptions).runner or "").lower()
 
     def _in_one_process(self) -> bool:
-        return self._beam_options.view_as(PortableOptions).environment_type in (None, "LOOPBACK")
+        """Whether all steps run in this process, and nobody takes over when it ends: Prism keeps nothing."""
+        environment = self._beam_options.view_as(PortableOptions).environment_type
+        return self._runner_is("prism") and environment in (None, "LOOPBACK")
 
     def _on_flink(self) -> bool:
         return self._runner_is("flink") or self._beam_options.view_as(FlinkRunnerOptions).flink_master != "[auto]"

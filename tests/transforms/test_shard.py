@@ -7,6 +7,7 @@ from flow_testing import packets
 from table_testing import batch
 
 from transforms.arrivals import Arrival, unpack
+from transforms.handover import BY_VALUE
 from transforms.identity import shard_hash
 from transforms.records import MERGED_SENSORS, Gap, InputError, Stream
 from transforms.shard import _SplitFn, split
@@ -33,7 +34,7 @@ def test_split_keeps_every_packet_its_order_and_its_flow():
 
 def handed_on(blocks, shards, merge=False):
     """What a bundle of these blocks gives: arrivals by key."""
-    split_fn = _SplitFn(shards, merge)
+    split_fn = _SplitFn(shards, merge, BY_VALUE)
     split_fn.start_bundle()
     parts = [part for block in blocks for part in split_fn.process(block, Timestamp(0))]
     parts += [part.value for part in split_fn.finish_bundle()] if blocks else []

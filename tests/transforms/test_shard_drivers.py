@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from table_testing import COLUMNS, LOCAL, as_table, batch, captures, table_of
 
 from transforms import shard_drivers
-from transforms.arrivals import Arrival, pack
+from transforms.arrivals import Arrival
 from transforms.flow_records import FinishedFlows
+from transforms.handover import BY_VALUE, Handover, InProcess
 from transforms.records import UDP, PacketBatch, Stream
 from transforms.rules import Rules
 from transforms.settings import FlowSettings
@@ -80,12 +81,13 @@ class _Timer:
 class Worker:
     """A worker process: its own cache, the state of the runner."""
 
-    def __init__(self, flows: FlowSettings, cache_octets: int = 1 << 30) -> None:
-        self.fn = EndlessShardFn(flows, StreamRules(), cache_octets)
+    def __init__(self, flows: FlowSettings, cache_octets: int = 1 << 30, handover: Handover = BY_VALUE) -> None:
+        self.fn = EndlessShardFn(flows, StreamRules(), cache_octets, handover)
+        self._handover = handover
         self.fn.setup()
 
     def process(self, states: States, arrivals: list[Arrival]) -> list[Any]:
-        element = (KEY, pack(arrivals))
+        element = (KEY, self._handover.give(arrivals))
         return list(self.fn.process(element, **states.arguments(), end=_Timer(states)))
 
     def finish(self, states: States) -> list[Any]:
@@ -133,6 +135,19 @@ def test_retries_restarts_and_moves_change_nothing(capture, cuts, data):
     table = table_of(Rules(interim_interval_s=20))
     table.add(batch(np.concatenate([block.packets for block in blocks])))
     assert as_table(rows(kept)).equals(as_table(table.finish(blocks[-1].observed_ns)))
+
+
+def test_in_one_process_state_holds_no_packets():
+    """The process has the shard, however small its cache; without it the step does not begin anew as if nothing was."""
+    states, worker = States(), Worker(FlowSettings(), 0, InProcess(1 << 20))
+    blocks = [batch(packets([number], protocol=UDP), number) for number in range(30)]
+    for block in blocks:
+        worker.process(states, [Arrival(block)])
+        assert (states.bag, states.values["snapshot"], len(states.values["about"])) == ([], None, 32)
+    (flows,) = rows(worker.finish(states.copy()))
+    assert flows.column("fwd_packets").to_pylist() == [30]
+    with pytest.raises(RuntimeError, match="started again"):
+        worker.process(states, [Arrival(blocks[0])])
 
 
 def test_log_is_bounded_by_the_snapshot():
