@@ -23,7 +23,8 @@ STOP_WITHIN_S = 20.0
 _LOOK_EVERY_S = 1.0
 
 _CUT_OFF = re.compile(
-    r"KeyError: 'inst|(grpc|_grpc|sinks\.journals\.Stopped|concurrent\.futures)\b|ValueError: Cannot invoke"
+    r"KeyError: '(inst)?\d+'|(grpc|_grpc|sinks\.journals\.Stopped|concurrent\.futures)\b|ValueError: Cannot invoke"
+    r"|RuntimeError: Channel closed prematurely"
 )
 """How the last line of a worker's traceback begins when its runner is gone."""
 

@@ -178,6 +178,8 @@ def traceback_of(last: str) -> str:
     ("last", "shown"),
     [
         ("KeyError: 'inst005'", False),
+        ("KeyError: '17'", False),
+        ("RuntimeError: Channel closed prematurely.", False),
         ("grpc._channel._MultiThreadedRendezvous: <…>", False),
         ("sinks.journals.Stopped: flows: the job is ending", False),
         ("transforms.records.InputError: flows: disk full [while running 'Write']", False),
