@@ -154,9 +154,9 @@ def test_gaps_are_told_one_by_one():
 
 def test_a_stream_may_be_read_from_its_middle():
     """What lies before the place where reading began is no loss; what is missing behind that, or elsewhere, is."""
-    sent = [block(70, 0), block(72, 3), block(73, 6), block(0, 7, epoch=2), block(2, 8, epoch=2), block(3, 11, epoch=2)]
+    sent = [block(70, 0), block(72, 3), block(73, 6), block(1, 7, epoch=2), block(2, 8, epoch=2), block(3, 11, epoch=2)]
     joined = lost(0, 70, reason=GAP_JOINED)
-    rest = [lost(71, 72), lost(1, 2, epoch=2), ended(74, GAP_REPLACED)]
+    rest = [lost(71, 72), lost(0, 1, epoch=2), ended(74, GAP_REPLACED)]
     assert order(*sent, joins=True)[1] == [joined, *rest]
     assert order(*sent)[1] == [lost(0, 70), *rest]
     assert order(block(0, 0), block(2, 1), block(3, 4), joins=True)[1] == [lost(1, 2)]
