@@ -1,6 +1,8 @@
 """The sensor as a process of its own, ended in every way that there is."""
 
+import os
 import signal
+import socket
 import subprocess
 from collections import Counter
 
@@ -123,6 +125,35 @@ def test_a_second_sensor_of_the_name_is_refused(rig, tmp_path):
     status, said = finish(rig())
     assert (status, len(said)) == (2, 1)
     assert "sensor local runs already" in said[0]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk (tmpfs)")
+def test_a_queue_without_room_is_waited_for(rig, tmp_path):
+    """One line when it is full, one when it has room again; all packets reach it."""
+    disk = tmp_path / "spool"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "flowbeam-test", disk]
+    mounted = subprocess.run(mount, capture_output=True, text=True)
+    if mounted.returncode:
+        pytest.skip(f"no tmpfs can be mounted here: {mounted.stderr.strip()}")
+    try:
+        process = rig("--speed", "max", "--block_packets", "500")
+        assert process.stderr.readline() == f"flowbeam: {disk}: cannot be written to: No space left on device\n"
+        subprocess.run(["mount", "-o", "remount,size=20m", disk], check=True)
+        status, said = finish(process)
+        assert (status, len(said)) == (0, 1)
+        assert said[0].startswith("flowbeam: the queue takes blocks again; ")
+        assert sum(len(block.packets) for blocks in streams(tmp_path).values() for block in blocks) == PACKETS
+    finally:
+        subprocess.run(["umount", "-l", disk], check=True)
+
+
+def test_a_port_that_is_taken_is_one_line(rig):
+    with socket.create_server(("", 0)) as taken:
+        port = taken.getsockname()[1]
+        status, said = finish(rig("--metrics_port", port))
+    assert status == 2
+    assert said == [f"flowbeam: --metrics_port: {port} cannot be used: Address already in use; choose another port"]
 
 
 def test_a_disk_that_takes_nothing_stops_nothing(rig, tmp_path):
