@@ -30,4 +30,6 @@ resource "google_billing_budget" "this" {
       monitoring_notification_channels = slice(var.notification_channels, 0, min(5, length(var.notification_channels)))
     }
   }
+
+  depends_on = [google_project_service.this]
 }

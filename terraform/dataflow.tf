@@ -1,10 +1,17 @@
-# The pipeline as a streaming job of Dataflow. A change of its options replaces the job after the old one has drained.
+# The pipeline as a streaming job of Dataflow. State belongs to the options it was made with, so another template, image
+# or option is another job, by its name: the old one drains, then the new one starts. Packets wait in the queue meanwhile.
 
 locals {
   pipeline_options = var.pipeline == null ? {} : merge({
-    input  = "pubsub://${var.project_id}/${google_pubsub_subscription.packets.name}"
-    output = "bigquery:${local.flows_path}"
+    input         = "pubsub://${var.project_id}/${google_pubsub_subscription.packets.name}"
+    output        = "bigquery:${local.flows_path}"
+    rejects       = "gs://${google_storage_bucket.aside.name}/rejects"
+    sensor_events = "gs://${google_storage_bucket.aside.name}/sensors"
+    drift         = "gs://${google_storage_bucket.aside.name}/drift"
   }, var.pipeline.options)
+
+  job_prefix = "${var.name}-flows-"
+  job_name   = var.pipeline == null ? null : "${local.job_prefix}${substr(sha256(jsonencode([var.pipeline.template, var.pipeline.image, local.pipeline_options])), 0, 8)}"
 }
 
 resource "google_dataflow_flex_template_job" "flows" {
@@ -13,7 +20,7 @@ resource "google_dataflow_flex_template_job" "flows" {
 
   project                 = var.project_id
   region                  = var.region
-  name                    = "${var.name}-flows"
+  name                    = local.job_name
   labels                  = local.labels
   container_spec_gcs_path = var.pipeline.template
   parameters              = local.pipeline_options
@@ -37,6 +44,7 @@ resource "google_dataflow_flex_template_job" "flows" {
     google_bigquery_table.flows_latest,
     google_project_iam_member.pipeline_works_for_dataflow,
     google_pubsub_subscription_iam_member.pipeline_takes_packets,
+    google_storage_bucket_iam_member.pipeline_puts_aside,
     google_storage_bucket_iam_member.pipeline_starts_from,
     google_storage_bucket_iam_member.pipeline_works_in,
   ]

@@ -4,12 +4,16 @@ resource "google_service_account" "pipeline" {
   project      = var.project_id
   account_id   = "${var.name}-pipeline"
   display_name = "flowbeam: the pipeline's workers"
+
+  depends_on = [google_project_service.this]
 }
 
 resource "google_service_account" "sensor" {
   project      = var.project_id
   account_id   = "${var.name}-sensor"
   display_name = "flowbeam: sensors"
+
+  depends_on = [google_project_service.this]
 }
 
 # The pipeline: takes packets, writes flows.
@@ -42,6 +46,12 @@ resource "google_storage_bucket_iam_member" "pipeline_works_in" {
   member = google_service_account.pipeline.member
 }
 
+resource "google_storage_bucket_iam_member" "pipeline_puts_aside" {
+  bucket = google_storage_bucket.aside.name
+  role   = "roles/storage.objectUser" # a repeated bundle replaces its file
+  member = google_service_account.pipeline.member
+}
+
 resource "google_storage_bucket_iam_member" "pipeline_starts_from" {
   bucket = google_storage_bucket.templates.name
   role   = "roles/storage.objectViewer"
@@ -58,7 +68,7 @@ resource "google_artifact_registry_repository_iam_member" "reads_images" {
   member     = each.value
 }
 
-# A sensor: publishes packets and says how it is. Stolen, it can add packets to the queue, and read nothing.
+# A sensor: publishes packets and writes its log. Stolen, it can add packets to the queue, and read nothing.
 
 resource "google_pubsub_topic_iam_member" "sensor_publishes_packets" {
   for_each = toset(["roles/pubsub.publisher", "roles/pubsub.viewer"])
@@ -69,10 +79,8 @@ resource "google_pubsub_topic_iam_member" "sensor_publishes_packets" {
   member  = google_service_account.sensor.member
 }
 
-resource "google_project_iam_member" "sensor_tells" {
-  for_each = toset(["roles/logging.logWriter", "roles/monitoring.metricWriter"])
-
+resource "google_project_iam_member" "sensor_logs" {
   project = var.project_id
-  role    = each.value
+  role    = "roles/logging.logWriter"
   member  = google_service_account.sensor.member
 }

@@ -5,17 +5,20 @@ locals {
 
   bucket_prefix = "${replace(replace(var.project_id, ":", "-"), ".", "-")}-${var.name}" # names of buckets are the world's
 
-  services = toset([
+  machine_cores = "^(?:[a-z0-9]+-)?[a-z]+-([0-9]+)" # of a machine type: n2-standard-2, n2-custom-4-8192
+
+  services = toset(concat(var.budget == null ? [] : ["billingbudgets.googleapis.com"], [
     "artifactregistry.googleapis.com",
     "bigquery.googleapis.com",
     "compute.googleapis.com",
     "dataflow.googleapis.com",
+    "iam.googleapis.com",
     "logging.googleapis.com",
     "monitoring.googleapis.com",
     "pubsub.googleapis.com",
     "secretmanager.googleapis.com",
     "storage.googleapis.com",
-  ])
+  ]))
 }
 
 data "google_project" "this" {

@@ -4,15 +4,22 @@ locals {
   subscription_filter = "resource.type=\"pubsub_subscription\" AND resource.labels.subscription_id=\"${google_pubsub_subscription.packets.name}\""
   topic_filter        = "resource.type=\"pubsub_topic\" AND resource.labels.topic_id=\"${google_pubsub_topic.packets.name}\""
   dead_letter_filter  = "resource.type=\"pubsub_subscription\" AND resource.labels.subscription_id=\"${google_pubsub_subscription.dead_letters.name}\""
-  job_filter          = "resource.type=\"dataflow_job\" AND resource.labels.job_name=\"${var.name}-flows\""
-  log_filter          = "resource.type=\"dataflow_step\" AND resource.labels.job_name=\"${var.name}-flows\""
+  job_filter          = "resource.type=\"dataflow_job\" AND resource.labels.job_name=starts_with(\"${local.job_prefix}\")"
+  log_filter          = "resource.type=\"dataflow_step\" AND resource.labels.job_name=~\"^${local.job_prefix}\""
 
-  log_metrics = {
-    warnings = { filter = "${local.log_filter} AND severity>=WARNING", doing = "Warnings and errors of the pipeline." }
-    drift    = { filter = "${local.log_filter} AND severity=WARNING AND jsonPayload.logger=~\"^transforms[.]drift\"", doing = "Alarms of drift: inputs changed, or a model decayed." }
+  told = { # what the pipeline's warnings begin with
+    rejects = "^rejects: "
+    drops   = "^sensor .*: (dropping|lost_blocks|late_packets|from_future):"
+    silent  = "^sensor .*: silent:"
+    drift   = "^(inputs changed|model decayed): "
   }
 
-  alerts = {
+  log_metrics = merge(
+    { warnings = "${local.log_filter} AND severity>=WARNING" },
+    { for name, words in local.told : name => "${local.log_filter} AND severity=WARNING AND jsonPayload.message=~\"${words}\"" },
+  )
+
+  alerts = merge(local.cost_alerts, {
     backlog = {
       title  = "packets wait for the pipeline"
       metric = "pubsub.googleapis.com/subscription/oldest_unacked_message_age"
@@ -43,11 +50,39 @@ locals {
       filter = "resource.type=\"dataflow_job\"", aligner = "ALIGN_DELTA", above = 100, for_s = 0
       advice = "More than 100 warnings in five minutes: rejects, lost blocks, stores that do not answer. See the job's logs."
     }
+    rejects = {
+      title  = "packets or flows are rejected"
+      metric = "logging.googleapis.com/user/${google_logging_metric.this["rejects"].name}"
+      filter = "resource.type=\"dataflow_job\"", aligner = "ALIGN_DELTA", above = 0, for_s = 0
+      advice = "The log says why, once an hour for each reason; what was refused is in gs://${google_storage_bucket.aside.name}/rejects, as Parquet."
+    }
+    drops = {
+      title  = "a sensor loses packets"
+      metric = "logging.googleapis.com/user/${google_logging_metric.this["drops"].name}"
+      filter = "resource.type=\"dataflow_job\"", aligner = "ALIGN_DELTA", above = 0, for_s = 0
+      advice = "The log names the sensor. It drops: more rings, a filter, a larger machine. Blocks are lost: a larger buffer. Late, or from the future: its clock."
+    }
+    silent = {
+      title  = "a sensor is silent"
+      metric = "logging.googleapis.com/user/${google_logging_metric.this["silent"].name}"
+      filter = "resource.type=\"dataflow_job\"", aligner = "ALIGN_DELTA", above = 0, for_s = 0
+      advice = "The log names the sensor, the queue received nothing of it for long. Look at its machine and its log; its open flows have ended."
+    }
     drift = {
       title  = "the model no longer fits"
       metric = "logging.googleapis.com/user/${google_logging_metric.this["drift"].name}"
       filter = "resource.type=\"dataflow_job\"", aligner = "ALIGN_DELTA", above = 0, for_s = 0
       advice = "What the flows look like has changed, or known answers say that the model errs. Train again."
+    }
+  })
+
+  cost_alerts = var.pipeline == null ? {} : {
+    cost = {
+      title  = "the pipeline costs the most it may"
+      metric = "dataflow.googleapis.com/job/current_num_vcpus"
+      filter = local.job_filter, aligner = "ALIGN_MIN", for_s = 3600
+      above  = var.pipeline.most_workers * tonumber(regex(local.machine_cores, var.pipeline.machine_type)[0]) - 1
+      advice = "For an hour it has had all of pipeline.most_workers. More traffic than it is made for, a store that is slow, or a flood: look at the dashboard, then raise the bound or filter at the sensors."
     }
   }
 }
@@ -57,8 +92,8 @@ resource "google_logging_metric" "this" {
 
   project     = var.project_id
   name        = "${var.name}/${each.key}"
-  description = each.value.doing
-  filter      = each.value.filter
+  description = "Lines of the pipeline's log: ${each.key}."
+  filter      = each.value
 
   metric_descriptor {
     metric_kind = "DELTA"

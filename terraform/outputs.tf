@@ -13,6 +13,16 @@ output "output" {
   value       = "bigquery:${local.flows_path}"
 }
 
+output "aside" {
+  description = "Where rejects, events of sensors and drift go: --rejects, --sensor_events, --drift of pipelines.flows begin with it."
+  value       = "gs://${google_storage_bucket.aside.name}"
+}
+
+output "templates" {
+  description = "Bucket of container specs of the flex template."
+  value       = "gs://${google_storage_bucket.templates.name}"
+}
+
 output "service_accounts" {
   description = "Who each part is."
   value       = { pipeline = google_service_account.pipeline.email, sensor = google_service_account.sensor.email }
@@ -29,6 +39,7 @@ output "open_next" {
     dashboard = "https://console.cloud.google.com/monitoring/dashboards?project=${var.project_id}"
     job       = "https://console.cloud.google.com/dataflow/jobs?project=${var.project_id}"
     flows     = "https://console.cloud.google.com/bigquery?project=${var.project_id}&p=${var.project_id}&d=${google_bigquery_dataset.flows.dataset_id}&t=flows_latest&page=table"
+    alerts    = "https://console.cloud.google.com/monitoring/alerting?project=${var.project_id}"
     queue     = "https://console.cloud.google.com/cloudpubsub/subscription/detail/${google_pubsub_subscription.packets.name}?project=${var.project_id}"
   }
 }

@@ -6,6 +6,12 @@ locals {
 
   health_checkers = ["35.191.0.0/16", "130.211.0.0/22"] # Google's, for load balancers and groups
   metrics_port    = 9464
+
+  mirrored_ranges = var.sensors == null ? {} : {
+    v4 = concat([for range in local.cidr_ranges : range if !strcontains(range, ":")], local.health_checkers)
+    v6 = [for range in local.cidr_ranges : range if strcontains(range, ":")]
+  }
+  cidr_ranges = try(length(var.sensors.cidr_ranges), 0) > 0 ? var.sensors.cidr_ranges : ["0.0.0.0/0", "::/0"]
 }
 
 resource "google_compute_instance_template" "sensor" {
@@ -166,7 +172,7 @@ resource "google_compute_packet_mirroring" "this" {
   }
 
   filter {
-    cidr_ranges = var.sensors.cidr_ranges
+    cidr_ranges = local.cidr_ranges
     direction   = "BOTH"
   }
 }
@@ -174,14 +180,14 @@ resource "google_compute_packet_mirroring" "this" {
 # Mirrored packets pass the firewall with the addresses they have, so all must be let in. They reach the machine's
 # network card, where the sensor reads them; the machine's own firewall drops them after that.
 resource "google_compute_firewall" "mirrored" {
-  count = length(local.sensors)
+  for_each = { for family, ranges in local.mirrored_ranges : family => ranges if length(ranges) > 0 }
 
   project       = var.project_id
-  name          = "${var.name}-mirrored"
+  name          = "${var.name}-mirrored-${each.key}" # a rule has addresses of one family
   network       = var.sensors.network
   description   = "Mirrored packets to the sensors, and health checks."
   direction     = "INGRESS"
-  source_ranges = concat(length(var.sensors.cidr_ranges) > 0 ? var.sensors.cidr_ranges : ["0.0.0.0/0"], local.health_checkers)
+  source_ranges = each.value
 
   allow {
     protocol = "all"

@@ -1,4 +1,5 @@
-# Buckets: what the pipeline needs while it works, and what it is started from. Images: sensor, worker, launcher.
+# Buckets: what the pipeline needs while it works, what it puts beside its flows, and what it is started from. Images:
+# sensor, worker, launcher.
 
 resource "google_storage_bucket" "work" {
   project                     = var.project_id
@@ -20,6 +21,35 @@ resource "google_storage_bucket" "work" {
 
   soft_delete_policy {
     retention_duration_seconds = 0
+  }
+
+  dynamic "encryption" {
+    for_each = var.kms_key[*]
+    content {
+      default_kms_key_name = encryption.value
+    }
+  }
+
+  depends_on = [google_project_service.this]
+}
+
+# Rejects, events of sensors, drift: Parquet, some of it octets of packets, so it goes after a while.
+resource "google_storage_bucket" "aside" {
+  project                     = var.project_id
+  name                        = "${local.bucket_prefix}-aside"
+  location                    = var.region
+  labels                      = local.labels
+  uniform_bucket_level_access = true
+  public_access_prevention    = "enforced"
+  force_destroy               = !var.deletion_protection
+
+  lifecycle_rule {
+    condition {
+      age = var.aside_retention_days
+    }
+    action {
+      type = "Delete"
+    }
   }
 
   dynamic "encryption" {

@@ -33,6 +33,11 @@ variable "labels" {
   description = "Labels of all resources that take some."
   type        = map(string)
   default     = {}
+
+  validation {
+    condition     = alltrue([for key, value in var.labels : can(regex("^[a-z][a-z0-9_-]{0,62}$", key)) && can(regex("^[a-z0-9_-]{0,63}$", value))])
+    error_message = "labels: keys and values have at most 63 lower-case letters, digits, hyphens and underscores; keys begin with a letter."
+  }
 }
 
 variable "deletion_protection" {
@@ -56,6 +61,11 @@ variable "dataset_location" {
   description = "Location of the BigQuery dataset; the region without one."
   type        = string
   default     = null
+
+  validation {
+    condition     = var.dataset_location == null || can(regex("^(EU|US|[a-z]+-[a-z]+[0-9]+)$", var.dataset_location))
+    error_message = "dataset_location is EU, US or a region such as europe-west1."
+  }
 }
 
 variable "flow_retention_days" {
@@ -66,6 +76,17 @@ variable "flow_retention_days" {
   validation {
     condition     = var.flow_retention_days >= 0 && floor(var.flow_retention_days) == var.flow_retention_days
     error_message = "flow_retention_days must be 0 or a whole number of days."
+  }
+}
+
+variable "aside_retention_days" {
+  description = "Days that rejects, events of sensors and drift are kept."
+  type        = number
+  default     = 90
+
+  validation {
+    condition     = var.aside_retention_days >= 1 && floor(var.aside_retention_days) == var.aside_retention_days
+    error_message = "aside_retention_days must be a whole number of days, at least 1."
   }
 }
 
@@ -118,6 +139,16 @@ variable "pipeline" {
     condition     = var.pipeline == null || try(var.pipeline.workers >= 1 && var.pipeline.workers <= var.pipeline.most_workers, false)
     error_message = "pipeline.workers must be at least 1 and at most pipeline.most_workers."
   }
+
+  validation {
+    condition     = var.pipeline == null || can(regex("^(?:[a-z0-9]+-)?[a-z]+-([0-9]+)", var.pipeline.machine_type))
+    error_message = "pipeline.machine_type must say how many cores it has: n2-standard-2, n2-custom-4-8192."
+  }
+
+  validation {
+    condition     = var.pipeline == null || try(length(setintersection(keys(var.pipeline.options), ["runner", "project", "region", "job_name", "temp_location", "staging_location"])) == 0, false)
+    error_message = "pipeline.options: runner, project, region, job_name, temp_location and staging_location are set by the module."
+  }
 }
 
 variable "sensors" {
@@ -144,6 +175,21 @@ variable "sensors" {
     condition     = var.sensors == null || try(can(regex("@sha256:[0-9a-f]{64}$", var.sensors.image)), false)
     error_message = "sensors.image must be pinned by its digest: REGISTRY/IMAGE@sha256:..."
   }
+
+  validation {
+    condition     = var.sensors == null || try(var.sensors.number >= 1 && floor(var.sensors.number) == var.sensors.number, false)
+    error_message = "sensors.number must be 1 or more."
+  }
+
+  validation {
+    condition     = var.sensors == null || try(alltrue([for range in var.sensors.cidr_ranges : can(cidrhost(range, 0))]), false)
+    error_message = "sensors.cidr_ranges: write networks such as 10.0.0.0/8 or 2001:db8::/32; none for all."
+  }
+
+  validation {
+    condition     = var.sensors == null || try(alltrue([for option in var.sensors.options : can(regex("^--[a-z_]+(=[^\"%$\\\\]+)?$", option))]), false)
+    error_message = "sensors.options: each is --OPTION or --OPTION=VALUE, as in --filter=tcp port 443, without quotes, backslashes, % and $."
+  }
 }
 
 variable "elasticsearch_key" {
@@ -156,6 +202,11 @@ variable "notification_channels" {
   description = "Channels of Cloud Monitoring that alerts go to."
   type        = list(string)
   default     = []
+
+  validation {
+    condition     = alltrue([for channel in var.notification_channels : can(regex("^projects/[^/]+/notificationChannels/[0-9]+$", channel))])
+    error_message = "notification_channels: write projects/PROJECT/notificationChannels/NUMBER, as `gcloud beta monitoring channels list` has them."
+  }
 }
 
 variable "budget" {

@@ -101,13 +101,18 @@ run "base" {
   }
 
   assert {
-    condition     = alltrue([for bucket in [google_storage_bucket.work, google_storage_bucket.templates] : bucket.public_access_prevention == "enforced" && bucket.uniform_bucket_level_access])
+    condition     = alltrue([for bucket in [google_storage_bucket.work, google_storage_bucket.aside, google_storage_bucket.templates] : bucket.public_access_prevention == "enforced" && bucket.uniform_bucket_level_access])
     error_message = "no bucket can be made public"
   }
 
   assert {
     condition     = one(one(google_storage_bucket.work.lifecycle_rule).condition).age == 14
     error_message = "temporary files go after two weeks"
+  }
+
+  assert {
+    condition     = one(one(google_storage_bucket.aside.lifecycle_rule).condition).age == 90 && !google_storage_bucket.aside.force_destroy
+    error_message = "rejects, events and drift go after 90 days, and not by mistake before"
   }
 
   assert {
@@ -126,8 +131,8 @@ run "base" {
   }
 
   assert {
-    condition     = toset([for one in google_project_iam_member.sensor_tells : one.role]) == toset(["roles/logging.logWriter", "roles/monitoring.metricWriter"])
-    error_message = "in the project a sensor only tells how it is"
+    condition     = google_project_iam_member.sensor_logs.role == "roles/logging.logWriter"
+    error_message = "in the project a sensor writes its log, and no more"
   }
 
   assert {
@@ -141,7 +146,7 @@ run "base" {
   }
 
   assert {
-    condition     = google_storage_bucket_iam_member.pipeline_starts_from.role == "roles/storage.objectViewer" && google_storage_bucket_iam_member.pipeline_works_in.role == "roles/storage.objectUser"
+    condition     = google_storage_bucket_iam_member.pipeline_starts_from.role == "roles/storage.objectViewer" && alltrue([for one in [google_storage_bucket_iam_member.pipeline_works_in, google_storage_bucket_iam_member.pipeline_puts_aside] : one.role == "roles/storage.objectUser"])
     error_message = "the pipeline cannot change what it is started from"
   }
 
@@ -166,8 +171,28 @@ run "base" {
   }
 
   assert {
-    condition     = toset(keys(google_monitoring_alert_policy.above)) == toset(["backlog", "dead_letters", "drift", "failed", "warnings", "watermark"])
+    condition     = toset(keys(google_monitoring_alert_policy.above)) == toset(["backlog", "dead_letters", "drift", "drops", "failed", "rejects", "silent", "warnings", "watermark"])
     error_message = "each trouble has its alert"
+  }
+
+  assert {
+    condition     = toset([for name, metric in google_logging_metric.this : name if strcontains(metric.filter, "resource.labels.job_name=~\"^flowbeam-flows-\"") && strcontains(metric.filter, "WARNING")]) == toset(["drift", "drops", "rejects", "silent", "warnings"])
+    error_message = "what the pipeline's log tells is counted"
+  }
+
+  assert {
+    condition     = strcontains(one(one(google_monitoring_alert_policy.above["rejects"].conditions).condition_threshold).filter, "user/flowbeam/rejects") && one(one(google_monitoring_alert_policy.above["rejects"].conditions).condition_threshold).threshold_value == 0
+    error_message = "the first reject of an hour is an alert"
+  }
+
+  assert {
+    condition     = one(one(google_monitoring_alert_policy.above["watermark"].conditions).condition_threshold).threshold_value == 900 && strcontains(one(one(google_monitoring_alert_policy.above["watermark"].conditions).condition_threshold).filter, "job_name=starts_with(\"flowbeam-flows-\")")
+    error_message = "a quarter of an hour behind is an alert"
+  }
+
+  assert {
+    condition     = one(one(google_monitoring_alert_policy.above["backlog"].conditions).condition_threshold).threshold_value == 600
+    error_message = "packets that wait for ten minutes are an alert"
   }
 
   assert {
@@ -186,12 +211,22 @@ run "base" {
   }
 
   assert {
+    condition     = contains(keys(google_project_service.this), "iam.googleapis.com") && !contains(keys(google_project_service.this), "billingbudgets.googleapis.com")
+    error_message = "interfaces of the services that are used are switched on"
+  }
+
+  assert {
+    condition     = length(output.open_next) == 5 && alltrue([for page in values(output.open_next) : startswith(page, "https://console.cloud.google.com/") && strcontains(page, "project=test-project")])
+    error_message = "outputs say which pages to open next"
+  }
+
+  assert {
     condition     = length(google_dataflow_flex_template_job.flows) + length(google_compute_packet_mirroring.this) + length(google_billing_budget.this) + length(google_secret_manager_secret.elasticsearch_key) == 0
     error_message = "job, sensors, budget and secret are there only when asked for"
   }
 
   assert {
-    condition     = output.queue == "pubsub://test-project/flowbeam-packets" && output.input == "pubsub://test-project/flowbeam-packets" && output.output == "bigquery:test-project.flowbeam.flows"
+    condition     = output.queue == "pubsub://test-project/flowbeam-packets" && output.aside == "gs://test-project-flowbeam-aside" && output.input == "pubsub://test-project/flowbeam-packets" && output.output == "bigquery:test-project.flowbeam.flows"
     error_message = "outputs are what the commands take"
   }
 }

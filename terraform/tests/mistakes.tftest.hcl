@@ -19,6 +19,10 @@ run "settings" {
     packet_retention_hours = 500
     flow_retention_days    = -1
     subnet_cidr            = "10.0.0.0"
+    aside_retention_days   = 0
+    dataset_location       = "Europe"
+    labels                 = { Team = "soc" }
+    notification_channels  = ["mail"]
     budget                 = { billing_account = "b", monthly_amount = 0 }
   }
 
@@ -30,6 +34,10 @@ run "settings" {
     var.packet_retention_hours,
     var.flow_retention_days,
     var.subnet_cidr,
+    var.aside_retention_days,
+    var.dataset_location,
+    var.labels,
+    var.notification_channels,
     var.budget,
   ]
 }
@@ -58,4 +66,54 @@ run "too_many_workers_and_nobody_mirrored" {
   }
 
   expect_failures = [var.pipeline, var.sensors]
+}
+
+run "cores_not_told_and_no_sensor" {
+  command = plan
+
+  variables {
+    pipeline = { template = "gs://b/flows.json", machine_type = "e2-medium" }
+    sensors = {
+      image      = "x/sensor@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+      network    = "n"
+      subnetwork = "s"
+      tags       = ["t"]
+      number     = 0
+    }
+  }
+
+  expect_failures = [var.pipeline, var.sensors]
+}
+
+run "an_option_of_the_module_and_no_network" {
+  command = plan
+
+  variables {
+    pipeline = { template = "gs://b/flows.json", options = { region = "us-east1" } }
+    sensors = {
+      image       = "x/sensor@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+      network     = "n"
+      subnetwork  = "s"
+      tags        = ["t"]
+      cidr_ranges = ["10.0.0.0"]
+    }
+  }
+
+  expect_failures = [var.pipeline, var.sensors]
+}
+
+run "an_option_that_systemd_would_split" {
+  command = plan
+
+  variables {
+    sensors = {
+      image      = "x/sensor@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+      network    = "n"
+      subnetwork = "s"
+      tags       = ["t"]
+      options    = ["--sensor=%H"]
+    }
+  }
+
+  expect_failures = [var.sensors]
 }

@@ -21,7 +21,7 @@ variables {
     subnetwork  = "projects/test-project/regions/europe-west1/subnetworks/sensors"
     subnetworks = ["projects/test-project/regions/europe-west1/subnetworks/desks"]
     tags        = ["mirrored"]
-    options     = ["--bpf=tcp"]
+    options     = ["--filter=tcp port 443"]
   }
 
   pipeline = {
@@ -41,6 +41,26 @@ run "whole" {
   command = apply
 
   assert {
+    condition     = one(google_dataflow_flex_template_job.flows).name == "flowbeam-flows-${substr(sha256(jsonencode(["gs://test-project-flowbeam-templates/flows.json", null, one(google_dataflow_flex_template_job.flows).parameters])), 0, 8)}"
+    error_message = "the job's name is made of what its state belongs to"
+  }
+
+  assert {
+    condition     = one(one(google_monitoring_alert_policy.above["cost"].conditions).condition_threshold).threshold_value == 7 && one(one(google_monitoring_alert_policy.above["cost"].conditions).condition_threshold).duration == "3600s"
+    error_message = "an hour with all the cores that are allowed is an alert"
+  }
+
+  assert {
+    condition     = toset(flatten([for rule in google_compute_firewall.mirrored : rule.source_ranges])) == toset(["0.0.0.0/0", "::/0", "35.191.0.0/16", "130.211.0.0/22"]) && alltrue([for rule in google_compute_firewall.mirrored : length(toset([for range in rule.source_ranges : strcontains(range, ":")])) == 1 && rule.target_service_accounts == toset([google_service_account.sensor.email])])
+    error_message = "mirrored packets of both families reach the sensors, and nothing else"
+  }
+
+  assert {
+    condition     = contains(keys(google_project_service.this), "billingbudgets.googleapis.com")
+    error_message = "the interface of budgets is switched on where there is one"
+  }
+
+  assert {
     condition     = one(google_dataflow_flex_template_job.flows).ip_configuration == "WORKER_IP_PRIVATE"
     error_message = "workers have no public address"
   }
@@ -57,11 +77,14 @@ run "whole" {
 
   assert {
     condition = one(google_dataflow_flex_template_job.flows).parameters == tomap({
-      features = "cic@1"
-      input    = "pubsub://test-project/flowbeam-packets"
-      output   = "bigquery:test-project.flowbeam.flows"
+      features      = "cic@1"
+      input         = "pubsub://test-project/flowbeam-packets"
+      output        = "bigquery:test-project.flowbeam.flows"
+      rejects       = "gs://test-project-flowbeam-aside/rejects"
+      sensor_events = "gs://test-project-flowbeam-aside/sensors"
+      drift         = "gs://test-project-flowbeam-aside/drift"
     })
-    error_message = "the job reads the queue and writes the table"
+    error_message = "the job reads the queue, writes the table, and puts aside what is no flow"
   }
 
   assert {
@@ -100,7 +123,7 @@ run "whole" {
   }
 
   assert {
-    condition     = strcontains(one(google_compute_instance_template.sensor).metadata["user-data"], "--queue pubsub://test-project/flowbeam-packets --metrics_port 9464 --bpf=tcp\n")
+    condition     = strcontains(one(google_compute_instance_template.sensor).metadata["user-data"], "--queue=pubsub://test-project/flowbeam-packets --metrics_port=9464 \"--filter=tcp port 443\"\n")
     error_message = "a sensor writes to the queue, with the options asked for"
   }
 
@@ -121,6 +144,7 @@ run "whole" {
       one(google_bigquery_dataset.flows.default_encryption_configuration).kms_key_name,
       one(google_bigquery_table.flows.encryption_configuration).kms_key_name,
       one(google_storage_bucket.work.encryption).default_kms_key_name,
+      one(google_storage_bucket.aside.encryption).default_kms_key_name,
       one(google_storage_bucket.templates.encryption).default_kms_key_name,
       google_artifact_registry_repository.images.kms_key_name,
       one(google_dataflow_flex_template_job.flows).kms_key_name,

@@ -1,42 +1,19 @@
 """terraform/: formatted, valid, tested with mocks; its schemas are those of the code."""
 
 import json
-import os
-import shutil
-import subprocess
+import re
+import shlex
 from pathlib import Path
 
 import pytest
-from servers.fixtures import need
-from servers.install import installed
 
-from sinks import bigquery, bigquery_schema
+from pipelines import capture_options, flows
+from sinks import bigquery, bigquery_schema, rejects, sensors
+from sinks.hourly import HourlyCount
+from transforms.drift import compare_inputs, judge_answers
+from transforms.records import Reject, SensorEvent
 
 MODULE = Path(__file__).parents[2] / "terraform"
-
-
-@pytest.fixture(scope="module")
-def terraform(tmp_path_factory):
-    """Runs Terraform on a copy of the module, in one of its folders; Google's providers are stand-ins."""
-    need("terraform-providers")
-    top = tmp_path_factory.mktemp("terraform")
-    shutil.copytree(MODULE, top / "terraform", ignore=shutil.ignore_patterns(".terraform*"))
-    shutil.copytree(MODULE.parent / "transforms" / "schemas", top / "transforms" / "schemas")
-    mirror = json.dumps(str(installed("terraform-providers")))
-    config = top / "terraform.rc"
-    config.write_text(f"provider_installation {{\n  filesystem_mirror {{\n    path = {mirror}\n  }}\n}}\n")
-    environment = {**os.environ, "TF_CLI_CONFIG_FILE": str(config), "CHECKPOINT_DISABLE": "1"}
-
-    def run(*words, folder="."):
-        command = ["terraform", *words, "-no-color"]
-        where = top / "terraform" / folder
-        done = subprocess.run(
-            command, cwd=where, env=environment, check=False, capture_output=True, text=True, timeout=300
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
-    return run
 
 
 def test_it_is_formatted(terraform):
@@ -52,7 +29,7 @@ def test_its_own_tests_pass(terraform):
 
 @pytest.mark.parametrize("example", sorted(path.name for path in (MODULE / "examples").iterdir()))
 def test_the_examples_are_valid(terraform, example):
-    folder = f"examples/{example}"
+    folder = f"flowbeam/terraform/examples/{example}"
     terraform("init", "-input=false", folder=folder)
     terraform("validate", folder=folder)
 
@@ -70,3 +47,57 @@ def test_readme_names_every_file():
     text = (MODULE / "README.md").read_text(encoding="utf-8")
     described = {path.name for path in MODULE.glob("*.tf")} - {"main.tf", "variables.tf", "outputs.tf", "versions.tf"}
     assert {line.split("`")[1] for line in text.splitlines() if line.startswith("| `")} == described
+
+
+def test_what_machines_are_told_are_options_of_the_sensor():
+    """They follow the entry point of the image, which is the command itself."""
+    entry = next(
+        line
+        for line in (MODULE.parent / "deploy/images/sensor.Containerfile").read_text(encoding="utf-8").splitlines()
+        if line.startswith("ENTRYPOINT")
+    )
+    unit = (MODULE / "sensor.yaml.tftpl").read_text(encoding="utf-8")
+    _, arguments = re.search(r"^ *ExecStart=(.*)\$\{image\} (.*)$", unit, re.MULTILINE).groups()
+    shown = (
+        arguments.partition("%{ for")[0].replace("${port}", "9464").replace("${queue}", "pubsub://p/t")
+        + ' "--filter=tcp port 443"'
+    )
+    options = capture_options.parse_options([*json.loads(entry.removeprefix("ENTRYPOINT"))[3:], *shlex.split(shown)])
+    assert (options.kind, options.names, options.filter) == ("interface", ["eth0"], "tcp port 443")
+
+
+def test_what_the_job_is_told_are_options_of_the_main_job():
+    text = (MODULE / "dataflow.tf").read_text(encoding="utf-8")
+    block = text.partition("merge({")[2].partition("}, var.pipeline.options)")[0]
+    values = dict(re.findall(r'^ *(\w+) += "(.*)"$', block, re.MULTILINE))
+    assert values.keys() == {"input", "output", "rejects", "sensor_events", "drift"}
+    options = flows.parse_options([f"--{name}={value}" for name, value in values.items()]).get_all_options()
+    assert options["input"] == [values["input"]]
+    assert (options["rejects"], options["drift"]) == (values["rejects"], values["drift"])
+
+
+def told_by_the_code(caplog, monkeypatch) -> dict[str, list[str]]:
+    """What a running job writes into its log, by the name of the metric that counts it."""
+    told = {}
+    monkeypatch.setattr(sensors, "_told", HourlyCount())
+    rejects.Allowed(1).takes(Reject("parse", "malformed", "topic", None, b""))
+    told["rejects"] = caplog.messages[:]
+    for name in ("dropping", "lost_blocks", "late_packets", "from_future", "silent"):
+        sensors._counted(SensorEvent("north", 1, 0, name, 1))
+    told["drops"], told["silent"] = caplog.messages[1:5], caplog.messages[5:]
+    row = {"window_start_ns": 0, "window_end_ns": 0, "model_id": "m", "psi": 0.5, "features": [{"feature": "f"}]}
+    row |= {"wrong": 1, "flows": 2, "usual_error_rate": 0.1}
+    told["drift"] = [compare_inputs.described(row), judge_answers.described(row)]
+    return told
+
+
+def test_alerts_are_made_of_what_the_code_says(caplog, monkeypatch):
+    """Each line is counted under one name, by the pattern that Terraform has for it."""
+    text = (MODULE / "monitoring.tf").read_text(encoding="utf-8").partition("told = {")[2].partition("}")[0]
+    patterns = dict(re.findall(r'^ *(\w+) += "(.*)"$', text, re.MULTILINE))
+    told = told_by_the_code(caplog, monkeypatch)
+    assert patterns.keys() == told.keys()
+    for name, lines in told.items():
+        assert lines
+        for line in lines:
+            assert [other for other, pattern in patterns.items() if re.search(pattern, line)] == [name]
