@@ -5,8 +5,8 @@
 It starts its own Kafka and Flink (`make servers` fetches them) and takes under eight minutes. The capture is the one of
 `benchmarks/against_other_tools.py`, in the same folder. Every job writes Parquet with 201 features.
 
-- `sensor`: `pipelines.capture` puts the capture, from the page cache, on a topic of eight partitions: the whole command,
-  and what each packet more costs, from this and a fifth of it.
+- `sensor`: `pipelines.capture` puts the capture, from the page cache, on a topic of eight partitions: the whole
+  command, and what each packet more costs, from this and a fifth of it.
 - `bounded`, `prism`, `flink-…`: that topic to flows. Time runs from when the broker sends its first block to when the
   last flow is in the job's journal, where it outlives the process; so it has neither the start of the runner nor its
   end. `bounded` is the whole `--runner=DirectRunner` command on the capture itself. Flink takes checkpoints each 5 s;
