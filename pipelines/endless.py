@@ -68,11 +68,12 @@ class EndlessJob:
         _ = followed.events | "WriteSensorEvents" >> WriteSensorEvents(plan.sensors, plan.job, True, age_s)
         return pipeline
 
-    def run(self) -> Summary:
+    def run(self) -> Summary | None:
         """Runs until it is stopped, or every stream has ended; files are complete then.
 
         Returns:
-            The figures, as far as the runner tells them.
+            The figures, as far as the runner tells them; None of a job that was only described, which is what
+            Dataflow's launcher asks for with `--template_location`.
 
         Raises:
             InputError: A setting is wrong, or the job failed through a mistake of its user.
@@ -84,7 +85,10 @@ class EndlessJob:
         started = time.monotonic()
         try:
             with stop_signals() as asked_to_stop:
-                running = RunningJob(pipeline.run(), self._beam_options, self._on_flink())
+                result = pipeline.run()
+                if not getattr(result, "has_job", True):
+                    return None
+                running = RunningJob(result, self._beam_options, self._on_flink())
                 if not self._options.quiet:
                     say("running; Ctrl-C completes the files and stops")
                 running.wait(asked_to_stop)

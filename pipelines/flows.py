@@ -131,6 +131,8 @@ def run(arguments: Sequence[str], leftovers: ExitStack) -> None:
         print("\n".join(graph_of(pipeline) if options.show_steps else plan.described()))
         return
     summary = job.run()
+    if summary is None:
+        return
     for line in summary.damage:
         say(line)
     if options.summary:

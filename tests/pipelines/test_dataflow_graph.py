@@ -2,13 +2,15 @@
 
 import uuid
 
+import apache_beam as beam
 import pytest
 from apache_beam.options.pipeline_options import WorkerOptions
 from apache_beam.portability import common_urns
 from apache_beam.portability.api import beam_runner_api_pb2
+from apache_beam.runners.dataflow.dataflow_runner import DataflowPipelineResult, DataflowRunner
 from apache_beam.transforms.environments import DockerEnvironment
 
-from pipelines import flows
+from pipelines import endless, flows
 from pipelines.endless import EndlessJob
 
 IMAGE = "flowbeam-worker:1"
@@ -54,3 +56,16 @@ def test_what_dataflow_lacks_is_one_line(pubsub, monkeypatch, tmp_path, capsys):
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("flowbeam: --runner=DataflowRunner: ")
     assert "project" in line
+
+
+def test_a_template_is_described_and_not_waited_for(pubsub, monkeypatch, tmp_path, capsys):
+    """Dataflow's launcher runs the command with --template_location: Beam describes the job, and there is none."""
+    monkeypatch.setenv("PUBSUB_EMULATOR_HOST", pubsub.host)
+    monkeypatch.chdir(tmp_path)
+    described = DataflowPipelineResult(None, DataflowRunner())
+    monkeypatch.setattr(beam.Pipeline, "run", lambda pipeline: described)
+    monkeypatch.setattr(endless, "compile_kernels", lambda *settings: None)
+    pubsub.create_topic(name := f"dataflow-{uuid.uuid4().hex}", f"{name}-reader")
+    words = ["--runner=DataflowRunner", *PLACES, "--template_location=gs://flowbeam-test/template"]
+    assert flows.main([*words, f"--input=pubsub://{pubsub.project}/{name}-reader"]) == 0
+    assert capsys.readouterr().err == ""
