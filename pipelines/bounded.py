@@ -108,7 +108,7 @@ class BoundedJob:
 
 def read_settings(options: FlowOptions) -> ReadSettings:
     """How capture files are read."""
-    kinds = TUNNEL_KINDS if options.decapsulate is None else options.decapsulate
+    kinds = TUNNEL_KINDS if options.decapsulate is None else tuple(options.decapsulate)
     headers = HeaderSettings(
         decapsulate=() if kinds == ("none",) else kinds,
         payload_octets=options.payload_octets,

@@ -29,7 +29,7 @@ class EnrichOptions(PipelineOptions):
             "Text columns of flows that domains of threat lists are looked for in, beside host names.",
             metavar="NAMES",
             type=comma_separated,
-            default=(),
+            default=[],
         )
         add("--reverse_dns", "Host names of addresses, from the system's resolver.", action="store_true")
         waits = "The longest that a batch of flows waits for names that it asks for. Default 0.2."
@@ -58,6 +58,6 @@ def settings_of(options: EnrichOptions) -> EnrichSettings | None:
         options.reverse_dns,
         options.reverse_dns_threads,
         options.reverse_dns_wait_s,
-        options.threat_columns,
+        tuple(options.threat_columns),
     )
     return settings if settings.asks_for_something else None

@@ -42,7 +42,7 @@ DEFAULT_OUTPUT = "parquet:flows"
 def rules_of(options: FlowOptions) -> Rules:
     """The rules that the options ask for."""
     return Rules(
-        end_rules=options.end_rules,
+        end_rules=tuple(options.end_rules),
         idle_timeout_s=options.idle_timeout_s,
         active_timeout_s=options.active_timeout_s,
         tcp_linger_s=options.tcp_linger_s,

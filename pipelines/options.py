@@ -82,7 +82,7 @@ class FlowOptions(PipelineOptions):
             "Which rules end flows. Default tcp,idle,active,reuse.",
             metavar="RULES",
             type=comma_separated,
-            default=("tcp", "idle", "active", "reuse"),
+            default=["tcp", "idle", "active", "reuse"],
         )
         seconds("--idle_timeout_s", 120.0, "A flow ends when nothing came for so long. Default 120.")
         seconds("--active_timeout_s", 1800.0, "A flow is split after so long. Default 1800.")

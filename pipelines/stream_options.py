@@ -31,7 +31,7 @@ class StreamOptions(PipelineOptions):
             "Sensors that --stop_at_end and --merge_sensors wait for. Default those that were seen.",
             metavar="NAMES",
             type=comma_separated,
-            default=(),
+            default=[],
         )
         timeout = "A sensor of which the queue received nothing for so long has ended. Default 600."
         seconds("--sensor_timeout_s", 600.0, timeout)
@@ -67,10 +67,9 @@ class StreamOptions(PipelineOptions):
 
     def settings(self, max_out_of_orderness_s: float) -> StreamSettings:
         """How queues are read."""
-        return StreamSettings(
-            self.start_at, self.stop_at_end, self.sensors, max_out_of_orderness_s, self.sensor_timeout_s
-        )
+        sensors = tuple(self.sensors)
+        return StreamSettings(self.start_at, self.stop_at_end, sensors, max_out_of_orderness_s, self.sensor_timeout_s)
 
     def rules(self, max_out_of_orderness_s: float) -> StreamRules:
         """How shards follow them."""
-        return StreamRules(max_out_of_orderness_s, self.max_clock_skew_s, self.gap_timeout_s, self.sensors)
+        return StreamRules(max_out_of_orderness_s, self.max_clock_skew_s, self.gap_timeout_s, tuple(self.sensors))

@@ -61,7 +61,7 @@ def train_settings(options: Namespace) -> "TrainSettings":
         selection=options.selection,
         max_features=options.max_features,
         trials=options.tune,
-        allow_leaks=options.allow_leaks,
+        allow_leaks=tuple(options.allow_leaks),
         max_rows=options.max_rows,
         header=not options.no_header,
         seed=options.seed,
@@ -132,7 +132,7 @@ def _parser() -> argparse.ArgumentParser:
         "Columns that the leak guard lets pass, or all.",
         metavar="A,B",
         type=comma_separated,
-        default=(),
+        default=[],
     )
     number("--seed", 1, "Of all that is drawn. Default 1.")
     number("--max_rows", 200_000, "Rows used of larger tables, chosen by a hash of their place. Default 200000.")

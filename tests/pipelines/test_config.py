@@ -105,6 +105,14 @@ def test_a_check_tells_what_a_run_would_make(traffic, monkeypatch, capsys):
         assert gate.tables == {}
 
 
+def test_what_runners_are_sent_of_options_has_no_tuples():
+    """Protocol buffers before 6 refuse them, and so would every runner that jobs are submitted to."""
+    words = ("--end_rules=tcp,idle", "--decapsulate=ip,gre", "--sensors=north", "--threats=a", "--threat_columns=host")
+    given = flows.parse_options(words).get_all_options()
+    assert given["end_rules"] == ["tcp", "idle"]
+    assert [name for name, value in given.items() if isinstance(value, tuple)] == []
+
+
 def test_a_wrong_output_fails_the_check(config, capsys):
     """With status 2 and the line that the run itself would give."""
     assert flows.main(["--check", "--output", "flows", "--input", "nowhere.pcap"]) == 2
