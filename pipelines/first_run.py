@@ -11,11 +11,13 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from functools import cache
 from itertools import chain
 from pathlib import Path
 
 import numba
 import numpy as np
+import pyarrow as pa
 
 from pipelines.terminal import say
 from sources import captures
@@ -31,6 +33,9 @@ _CAPTURE = struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, 1) + 2 * (
     struct.pack("<IIII", 0, 0, len(_FRAME), len(_FRAME)) + _FRAME
 )
 
+_DATABASE = bytes([0, 0, 1, 0, 0, 1])
+"""The search tree of a MaxMind DB that knows nothing."""
+
 
 def compile_kernels(feature_modules: Sequence[str], quiet: bool) -> None:
     """Makes sure that the kernels are compiled; says so where that takes time."""
@@ -38,7 +43,7 @@ def compile_kernels(feature_modules: Sequence[str], quiet: bool) -> None:
     if marker.exists():
         return
     if not quiet:
-        say("compiling kernels: once for each version, some 10 to 20 s")
+        _announce()
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     parts = [
         subprocess.Popen(
@@ -51,6 +56,23 @@ def compile_kernels(feature_modules: Sequence[str], quiet: bool) -> None:
     ]
     if not any([part.wait() for part in parts]):  # else they are compiled as they are needed, and errors show there
         marker.touch()
+
+
+def compile_enrichment(quiet: bool) -> None:
+    """The same for those that look addresses up, in this process: files are checked with them before a job starts."""
+    marker = cache_folder() / f"enrichment-{_installation(())}"
+    if marker.exists():
+        return
+    if not quiet:
+        _announce()
+    _look_up()
+    marker.touch()
+
+
+@cache
+def _announce() -> None:
+    """Says so, once."""
+    say("compiling kernels: once for each version, some 10 to 20 s")
 
 
 def _installation(feature_modules: Sequence[str]) -> str:
@@ -79,6 +101,18 @@ def _fold(feature_modules: Sequence[str]) -> None:
     table.add(PacketBatch(Stream("local"), 0, 0, packets))
     list(table.advance(1))
     list(table.finish(1 << 62))  # long after its last packet a flow ends by the clock
+
+
+def _look_up() -> None:
+    from transforms.enrich.address_numbers import network_numbers  # other jobs start sooner without
+    from transforms.enrich.prefixes import Prefixes
+    from transforms.enrich.search_tree import SearchTree
+
+    hi, lo, length = network_numbers(pa.array(["10.0.0.0/8"]))
+    Prefixes(hi, lo, length).find(hi, lo)
+    tree = SearchTree(np.frombuffer(_DATABASE, np.uint8), nodes=1, record_bits=24, ip_version=6, data_octets=0)
+    tree.find(hi, lo)
+    tree.leaves(1)
 
 
 if __name__ == "__main__":

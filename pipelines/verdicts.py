@@ -9,6 +9,8 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from pipelines import enrich_options, score_options
 from pipelines.enrich_options import EnrichOptions
+from pipelines.first_run import compile_enrichment
+from pipelines.options import FlowOptions
 from pipelines.score_options import ScoreOptions
 from transforms import fields
 from transforms.fields import Field
@@ -22,6 +24,13 @@ class AppendsColumns(Protocol):
     """
 
     fields: tuple[Field, ...]
+
+    def check(self, schema: pa.Schema) -> None:
+        """Refuses flows that lack a column that it needs.
+
+        Raises:
+            InputError: It names the column.
+        """
 
 
 class FlowStep(NamedTuple):
@@ -45,6 +54,7 @@ def steps_of(beam_options: PipelineOptions) -> list[FlowStep]:
     steps = []
     enrich = enrich_options.settings_of(beam_options.view_as(EnrichOptions))
     if enrich is not None:
+        compile_enrichment(beam_options.view_as(FlowOptions).quiet)
         from transforms.enrich.enrich_flows import EnrichFlows  # libraries that other jobs start sooner without
 
         steps.append(FlowStep("EnrichFlows", EnrichFlows(enrich)))
@@ -57,8 +67,13 @@ def steps_of(beam_options: PipelineOptions) -> list[FlowStep]:
 
 
 def schema_after(schema: pa.Schema, steps: Sequence[FlowStep]) -> pa.Schema:
-    """What record batches of `schema` hold after the steps."""
+    """What record batches of `schema` hold after the steps.
+
+    Raises:
+        InputError: A step needs a column that they lack.
+    """
     for step in steps:
+        step.transform.check(schema)
         for field in fields.arrow_schema(step.transform.fields):
             schema = schema.append(field)
     return schema

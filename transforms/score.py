@@ -60,8 +60,17 @@ class ScoreFlows(beam.PTransform):
     def __init__(self, settings: ScoreSettings) -> None:
         super().__init__()
         self._settings = settings
-        settings.open()  # whatever is wrong with it is told before anything runs
+        self._model = settings.open().forest.model  # whatever is wrong with it is told before anything runs
         self.fields: tuple[Field, ...] = fields_of(settings)
+
+    def check(self, schema: pa.Schema) -> None:
+        """Refuses flows that lack a column that the model needs.
+
+        Raises:
+            InputError: It names the column.
+        """
+        nothing = pa.RecordBatch.from_pylist([], schema)
+        model_inputs(nothing, feature_set_of(self._model), self._model.features)
 
     def expand(self, flows: beam.PCollection[pa.RecordBatch]) -> beam.PCollection[pa.RecordBatch]:
         """The flows, scored."""

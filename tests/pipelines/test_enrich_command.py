@@ -1,11 +1,14 @@
 """Enrichment in the main job: what options do, and what a person is told."""
 
+import subprocess
+import sys
+
 import pyarrow.compute as pc
 import pyarrow.dataset
 import pytest
 from geoip_testing import place, system, write_database
 
-from pipelines import flows, generate
+from pipelines import first_run, flows, generate
 from pipelines.enrich_options import EnrichOptions, settings_of
 from transforms.enrich.settings import EnrichSettings
 
@@ -79,6 +82,7 @@ def test_options_become_settings():
         (["--threats={0}/bad.txt"], "bad.txt, line 2: 'no indicator' is no address, network or domain"),
         (["--reverse_dns", "--reverse_dns_threads=0"], "--reverse_dns_threads: 0; give 1 to 256"),
         (["--threats={0}/good.txt", "--threat_columns=sni"], "--threat_columns: flows have no text column 'sni'"),
+        (["--check", "--threats={0}/good.txt", "--threat_columns=protocol"], "flows have no text column 'protocol'"),
     ],
 )
 def test_a_mistake_is_one_line_before_anything_is_read(tmp_path, capture, capsys, words, told):
@@ -90,3 +94,38 @@ def test_a_mistake_is_one_line_before_anything_is_read(tmp_path, capture, capsys
     (line,) = capsys.readouterr().err.splitlines()
     assert told in line
     assert not list((tmp_path / "flows").rglob("*.parquet"))
+
+
+def test_compiling_is_said_once(tmp_path, monkeypatch, capsys):
+    """Whatever is compiled first; a later run of the version says nothing."""
+    monkeypatch.setattr(first_run, "cache_folder", lambda: tmp_path)
+    first_run._announce.cache_clear()
+    first_run.compile_enrichment(quiet=False)
+    first_run._announce()
+    assert capsys.readouterr().err == "flowbeam: compiling kernels: once for each version, some 10 to 20 s\n"
+    first_run._announce.cache_clear()
+    first_run.compile_enrichment(quiet=False)
+    assert capsys.readouterr().err == ""
+
+
+OPENED = """
+import sys
+from pipelines import first_run
+first_run._look_up()
+from transforms.enrich import address_numbers, prefixes, search_tree
+kernels = [value for module in (address_numbers, prefixes, search_tree) for value in vars(module).values()
+           if hasattr(value, "signatures")]
+before = [kernel.signatures for kernel in kernels]
+from transforms.enrich.enrichment import enrichment_of
+from transforms.enrich.settings import EnrichSettings
+enrichment_of(EnrichSettings((sys.argv[1],), sys.argv[2], (sys.argv[3],)))
+print(len(kernels), [kernel.signatures for kernel in kernels] == before)
+"""
+
+
+def test_what_is_compiled_is_all_that_a_start_needs(files):
+    """Files are opened and checked by kernels that were announced: no other types of theirs come up."""
+    words = [sys.executable, "-c", OPENED, *(str(files / name) for name in ("city.mmdb", "zones.csv", "lists"))]
+    said = subprocess.run(words, capture_output=True, text=True, timeout=300)
+    kernels, nothing_new = said.stdout.split()
+    assert (int(kernels) > 5, nothing_new) == (True, "True"), said.stderr

@@ -33,6 +33,14 @@ class EnrichFlows(beam.PTransform):
         self.settings = settings
         self.fields = enrichment_of(settings).fields
 
+    def check(self, schema: pa.Schema) -> None:
+        """Refuses flows that lack a column that it needs.
+
+        Raises:
+            InputError: It names the column.
+        """
+        self.settings.check(schema)
+
     def expand(self, flows: beam.PCollection[pa.RecordBatch]) -> beam.PCollection[pa.RecordBatch]:
         """Adds the step."""
         return flows | "AppendWhatIsKnown" >> beam.ParDo(_EnrichFn(self.settings))

@@ -129,6 +129,7 @@ class Enrichment:
 
     def append(self, flows: pa.RecordBatch) -> pa.RecordBatch:
         """The flows with the columns of `fields` after their own."""
+        self._settings.check(flows.schema)
         addresses = addresses_of(flows)
         with self._lock:
             self._look()
@@ -160,8 +161,6 @@ class Enrichment:
                 candidates += [("src", rows[addresses.src]), ("dst", rows[addresses.dst])]
         if known_threats is not None:
             for name in self._settings.threat_columns:
-                if name not in flows.schema.names or not pa.types.is_string(flows.schema.field(name).type):
-                    raise InputError(f"--threat_columns: flows have no text column {name!r}; name one that they have")
                 texts_of = flows[name].dictionary_encode(null_encoding="encode")
                 candidates.append(("dst", known_threats.find_names(texts_of.dictionary)[texts_of.indices.to_numpy()]))
             columns += known_threats.columns(candidates)

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+import pyarrow as pa
+
 from transforms.records import InputError
 
 
@@ -38,6 +40,16 @@ class EnrichSettings:
             twice = [path for path in paths if paths.count(path) > 1]
             if twice or "" in paths:
                 raise InputError(f"--{option}: {f'names {twice[0]} twice' if twice[0:] and twice[0] else 'is empty'}")
+
+    def check(self, flows: pa.Schema) -> None:
+        """Refuses flows without the text columns that domains are looked for in.
+
+        Raises:
+            InputError: It names the column.
+        """
+        for name in self.threat_columns:
+            if name not in flows.names or not pa.types.is_string(flows.field(name).type):
+                raise InputError(f"--threat_columns: flows have no text column {name!r}; name one that they have")
 
     @property
     def asks_for_something(self) -> bool:

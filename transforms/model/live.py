@@ -54,14 +54,21 @@ class ScoreSettings:
         return model
 
     def open(self) -> "Scorer":
-        """Opens the model.
+        """Opens the model; steps and threads of a process share what is opened, until the folder changes.
 
         Raises:
             InputError: As above, or YDF cannot use it, or its scores cannot be explained.
         """
-        forest = open_forest(Path(self.folder))
-        feature_set_of(forest.model)
-        return Scorer(forest, Explainer(forest.model, forest.trees) if self.explain else None)
+        look = look_at(Path(self.folder))
+        with _opening:
+            opened = _Opened(self.folder, self.explain > 0, look)
+            if not look or opened not in _shared:
+                forest = open_forest(Path(self.folder))
+                feature_set_of(forest.model)
+                scorer = Scorer(forest, Explainer(forest.model, forest.trees) if self.explain else None)
+                _shared.clear()
+                _shared[opened] = scorer
+            return _shared[opened]
 
 
 class Scorer(NamedTuple):
@@ -74,6 +81,18 @@ class Scorer(NamedTuple):
 
     forest: Forest
     explainer: Explainer | None
+
+
+class _Opened(NamedTuple):
+    """What the shared scorer was made of: a folder as it looked, with or without explanations."""
+
+    folder: str
+    explained: bool
+    look: tuple[object, ...]
+
+
+_shared: dict[_Opened, Scorer] = {}
+_opening = threading.Lock()
 
 
 def feature_set_of(model: Model) -> str:

@@ -147,3 +147,14 @@ def test_a_model_without_a_set_cannot_score_flows(forests, tmp_path):
 def test_settings_that_are_refused(settings, refusal):
     with pytest.raises(InputError, match=refusal):
         ScoreSettings("models/office", **settings)
+
+
+def test_what_is_opened_is_shared_until_the_folder_changes(forests, tmp_path):
+    """Steps and threads of a process open a model once; with explanations it is another thing."""
+    save(forests[0], tmp_path / "office")
+    plain, explained = ScoreSettings(str(tmp_path / "office")), ScoreSettings(str(tmp_path / "office"), explain=1)
+    assert plain.open().forest is ScoreSettings(str(tmp_path / "office"), threshold=0.9).open().forest
+    assert (plain.open().explainer is None, explained.open().explainer is None) == (True, False)
+    assert explained.open().forest is explained.open().forest
+    new = save(forests[1], tmp_path / "office")
+    assert explained.open().forest.model == new

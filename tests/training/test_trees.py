@@ -1,0 +1,33 @@
+"""Trees: exact splits of few rows, quantiles of many; the same answers from memory and from disk."""
+
+import numpy as np
+import pytest
+from training_testing import rows_of
+
+from training import trees
+from training.trees import TreeSettings, fit_trees, probabilities
+from transforms.model.forest import load_trees
+
+SETTINGS = TreeSettings(trees=20)
+
+
+def made_up(rows, seed):
+    """Two classes, apart in `a` alone; a tenth of its values is missing, always of the second class."""
+    random = np.random.default_rng(seed)
+    a, b = random.normal(size=(2, rows)).astype(np.float32)
+    attack = a > 0.5
+    a[attack & (random.random(rows) < 0.3)] = np.nan
+    return rows_of(attack, a=a, b=b)
+
+
+@pytest.mark.parametrize(("rows", "kind"), [(800, "NUMERICAL"), (801, "DISCRETIZED_NUMERICAL")])
+def test_many_rows_are_split_by_quantiles(monkeypatch, tmp_path, rows, kind):
+    """Which costs next to nothing in what they answer; missing values have their side either way."""
+    monkeypatch.setattr(trees, "MOST_EXACT_ROWS", 800)
+    grown = fit_trees(made_up(rows, 1), SETTINGS, 1)
+    assert {column.name: column.semantic.name for column in grown.input_features()} == {"a": kind, "b": kind}
+    judged = made_up(2000, 2)
+    stated = probabilities(grown, judged.columns)
+    assert (stated.argmax(1) == judged.labels).mean() > 0.97
+    grown.save(str(tmp_path / "forest"))
+    assert np.array_equal(probabilities(load_trees(tmp_path / "forest"), judged.columns), stated)
