@@ -19,8 +19,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("slow") and not os.environ.get("FLOWBEAM_CHECK_ALL"):
         pytest.skip("slow: `make check-all` runs it")
     if item.get_closest_marker("corpus") and not (CORPUS / "captures.csv").exists():
-        missing = f"no real captures in {CORPUS}; set FLOWBEAM_CORPUS to their folder"
-        if os.environ.get("CI") == "true":
+        missing = f"no real captures in {CORPUS}; set FLOWBEAM_CORPUS to their folder, or to none"
+        if os.environ.get("CI") == "true" and str(CORPUS) != "none":
             pytest.fail(missing, pytrace=False)
         pytest.skip(missing)
 
