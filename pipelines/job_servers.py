@@ -23,6 +23,17 @@ from apache_beam.version import __version__ as beam_version
 from pipelines import companion
 from transforms.records import InputError
 
+_TOLD_ELSEWHERE = (
+    "log from SDK",
+    "empty transform",
+    "state request after bundle inactive",  # a worker at work when we cancelled
+    "Prism received bundle error",  # the job tells why it failed, in these four
+    "stage.Execute aborting",
+    "Bundle Failed.",
+    "job failed",
+)
+"""How messages of Prism begin that say nothing new to a person."""
+
 BUILD_PRISM = f"build it with `go install github.com/apache/beam/sdks/v2/go/cmd/prism@v{beam_version}`"
 
 
@@ -106,7 +117,7 @@ class _FlinkServer(FlinkJarJobServer):
 
 
 class _PrismWarnings(logging.Filter):
-    """Keeps what Prism warns of, as one line; drops its notes, and what it repeats of the workers' own logs."""
+    """Keeps what Prism warns of, as one line; drops its notes, and what the job or its workers tell themselves."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         try:
@@ -114,10 +125,10 @@ class _PrismWarnings(logging.Filter):
             level, message = str(said.pop("level")), str(said.pop("msg"))
         except (ValueError, KeyError, TypeError, AttributeError):
             return False
-        if not level.startswith(("WARN", "ERROR")) or message.startswith(("log from SDK", "empty transform")):
+        if not level.startswith(("WARN", "ERROR")) or message.startswith(_TOLD_ELSEWHERE):
             return False
-        if said.get("error") == "pipeline canceled" or message == "state request after bundle inactive":
-            return False  # a worker at work when we cancelled
+        if said.get("error") == "pipeline canceled":
+            return False
         details = ", ".join(f"{key} {value}" for key, value in said.items() if key not in ("time", "source"))
         record.levelno, record.levelname = logging.WARNING, "WARNING"
         record.msg, record.args = f"Prism: {message}" + (f" ({details})" if details else ""), None

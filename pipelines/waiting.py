@@ -77,7 +77,7 @@ class RunningJob:
             finally:
                 ended.set()
 
-        silence_workers()
+        workers = silence_workers()
         threading.Thread(target=follow, name="follow job", daemon=True).start()
         try:
             drained = False
@@ -95,6 +95,8 @@ class RunningJob:
             raise InputError(self._lost_line()) from failure[0]
         if failure and self.flink is not None and "Traceback (" not in str(failure[0]):
             raise InputError(self._given_up_line(self.flink, str(failure[0]))) from failure[0]
+        if failure and not self._on_flink and workers.mistake and mistake_in(failure[0]) is None:
+            raise InputError(workers.mistake) from failure[0]  # Prism may tell instead what was left undone
         if failure:
             raise failure[0]
         return False
@@ -168,9 +170,13 @@ class _OneTelling:
 
     A worker that is cut off from its runner complains, bundle by bundle: the job was stopped, or says that the runner
     is gone. A mistake of the user ends the job, or is told when its files are completed. All else goes through.
+
+    Attributes:
+        mistake: The line of the last mistake of the user; None before the first.
     """
 
     def __init__(self, stream: TextIO) -> None:
+        self.mistake: str | None = None
         self._stream = stream
         self._end_of_line_follows = False
 
@@ -178,23 +184,25 @@ class _OneTelling:
         if text == "\n" and self._end_of_line_follows:
             self._end_of_line_follows = False
             return 1
-        self._end_of_line_follows = text.startswith("Traceback ") and _is_told(text)
+        self._end_of_line_follows = text.startswith("Traceback ") and self._is_told(text)
         return len(text) if self._end_of_line_follows else self._stream.write(text)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
+    def _is_told(self, traceback: str) -> bool:
+        mistake = mistake_in(RuntimeError(traceback))
+        self.mistake = mistake or self.mistake
+        return mistake is not None or bool(_CUT_OFF.match(traceback.rstrip().rpartition("\n")[2]))
 
-def _is_told(traceback: str) -> bool:
-    if mistake_in(RuntimeError(traceback)) is not None:
-        return True
-    return bool(_CUT_OFF.match(traceback.rstrip().rpartition("\n")[2]))
 
-
-def silence_workers() -> None:
+def silence_workers() -> _OneTelling:
     """From now on, threads of workers in this process are silent about what the job tells itself."""
-    if not isinstance(sys.stderr, _OneTelling):
-        sys.stderr = _OneTelling(sys.stderr)  # type: ignore[assignment]
+    if isinstance(sys.stderr, _OneTelling):
+        telling = sys.stderr
+        telling.mistake = None
+    else:
+        sys.stderr = telling = _OneTelling(sys.stderr)  # type: ignore[assignment]
     before = threading.excepthook
 
     def tell(what: threading.ExceptHookArgs) -> None:
@@ -202,6 +210,7 @@ def silence_workers() -> None:
             before(what)
 
     threading.excepthook = tell
+    return telling
 
 
 @contextlib.contextmanager

@@ -174,6 +174,8 @@ def test_an_unknown_runner_is_one_line():
         ('{"level":"WARN","msg":"empty transform, with payload"}', None),
         ('{"level":"ERROR","msg":"log from SDK worker","sdk":{}}', None),
         ('{"level":"ERROR","msg":"Bundle Failed.","error":"pipeline canceled"}', None),
+        ('{"level":"ERROR","msg":"Bundle Failed.","error":"bundle inst004 failed:Traceback"}', None),
+        ('{"level":"ERROR","msg":"job failed","error":"nothing in progress"}', None),
         ("not JSON", None),
         ('{"level":"WARN","msg":"watermark stuck","time":"now","stage":3}', "Prism: watermark stuck (stage 3)"),
     ],

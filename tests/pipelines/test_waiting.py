@@ -196,6 +196,24 @@ def test_workers_do_not_tell_what_the_job_tells(errors, last, shown):
     assert errors() == (traceback_of(last) + "\n" if shown else "") + "a line of ours\n"
 
 
+def test_a_mistake_that_a_worker_told_is_why_the_job_failed(errors):
+    """Prism may call it failed for what was left undone. Another job of the process fails for reasons of its own."""
+    stuck = RuntimeError("Pipeline job-001 failed in state FAILED: nothing in progress")
+
+    class Failing(Result):
+        def wait_until_finish(self) -> None:
+            print(
+                traceback_of("transforms.records.InputError: flows: disk full [while running 'Write']"), file=sys.stderr
+            )
+            super().wait_until_finish()
+
+    with pytest.raises(InputError, match=r"^flows: disk full$"):
+        waited(Failing(stuck))
+    with pytest.raises(RuntimeError, match="nothing in progress"):
+        waited(Result(stuck))
+    assert errors() == ""
+
+
 def test_threads_that_lose_their_runner_are_silent(errors, monkeypatch):
     told: list[BaseException | None] = []
     monkeypatch.setattr(threading, "excepthook", lambda what: told.append(what.exc_value))
