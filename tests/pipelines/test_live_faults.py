@@ -6,6 +6,7 @@ all that it captured, and the job's flows are those of the bounded job on the to
 
 import os
 import signal
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
@@ -27,6 +28,9 @@ from fault_testing import (
 )
 from servers.fixtures import need
 from servers.processes import wait_until
+
+from pipelines import capture as capture_command
+from pipelines import flows
 
 pytestmark = pytest.mark.xdist_group("faults")
 
@@ -216,6 +220,33 @@ def test_a_second_job_goes_on(how, start, prism, broker, topic, check, tmp_path)
         sensor.stops()
         second.ends()
     assert check() > 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk (tmpfs)")
+def test_an_output_without_room_is_one_line(prism, capture, tmp_path):
+    """With room, the same command has all flows."""
+    words = ["--input", capture, "--queue", f"spool:{tmp_path / 'spool'}", "--quiet"]
+    assert capture_command.main(list(map(str, words))) == 0
+    live = tmp_path / "live"
+    live.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "flowbeam-test", live], capture_output=True)
+    if mounted.returncode:
+        pytest.skip(f"no tmpfs can be mounted here: {mounted.stderr.decode().strip()}")
+    try:
+        with Job(tmp_path, prism, f"spool:{tmp_path / 'spool'}", "--streaming", "--stop_at_end", "--quiet") as job:
+            assert job.process.wait(LIMIT_S) == 2
+            assert job.said == [
+                f"flowbeam: parquet:{live}: cannot write {live}: No space left on device; free room or choose another"
+                " --output"
+            ]
+        subprocess.run(["mount", "-o", "remount,size=50m", live], check=True)
+        with Job(tmp_path, prism, f"spool:{tmp_path / 'spool'}", "--streaming", "--stop_at_end", "--quiet") as job:
+            assert job.ends() == []
+        words = ["--input", f"spool:{tmp_path / 'spool'}", "--output", f"parquet:{tmp_path / 'whole'}", "--quiet"]
+        assert flows.main(words) == 0
+        assert check_flows(tmp_path, tmp_path / "whole")[0] > 100
+    finally:
+        subprocess.run(["umount", "-l", live], check=True)
 
 
 @slow
