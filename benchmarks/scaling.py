@@ -2,14 +2,14 @@
 
     python benchmarks/scaling.py [--packets 1000000] [--folder DIR]
 
-It measures the pure chain, without a runner: decoding a block, splitting it, packing and unpacking the parts, folding
-them, on 1 and on 2 processes at a time, with 1 to 256 shards. From that it fits
+It measures the pure chain in processor time, without a runner: decoding blocks, splitting and packing them, folding
+their parts, making columns of flows that ended. Each cost is measured by designs that differ in one thing alone: the
+size of blocks, the number of shards, or how many blocks a bundle has. From these alone it predicts other numbers of
+shards, measures them, too, and says how far off the prediction is; likewise with a second process beside it. What
+happens once, as the first use of a shard, is measured apart: it is no part of what a packet costs.
 
-    seconds of CPU = packets * of_a_packet + parts * of_a_part,    parts = blocks * shards
-
-and says how well it fits. Then it simulates skewed traffic (one elephant flow, a million mice) on clusters: packets
-go to shards by the project's own hash, shards to cores as a runner gives out keys, and a cluster is as fast as its
-busiest core. What no core can help with is said, too: a flow is folded by one.
+Then it simulates skewed traffic (one elephant flow, a million mice) on clusters: packets go to shards by the project's
+own hash, shards to cores as a runner gives out keys, and a cluster is as fast as its busiest core.
 """
 
 import argparse
@@ -36,7 +36,17 @@ from transforms.shard_state import Shard  # noqa: E402
 from transforms.stream_line import StreamRules  # noqa: E402
 
 SHARDS = (1, 4, 16, 64, 256)
-BUNDLE_BLOCKS = 16
+FITTED = (1, 64)
+"""Shards of the designs that costs come from; the others check them."""
+
+BLOCK, SMALL_BLOCK = 4096, 512
+BUNDLE, SMALL_BUNDLE = 16, 4
+"""Blocks of a bundle."""
+
+WARM_UP = 1 / 3
+"""Part of the blocks that comes before anything is measured."""
+
+REPEATS = 3
 CORES = (1, 2, 4, 8, 16, 32, 64)
 MICE, SEEDS = 1_000_000, 5
 ELEPHANTS = (0.0, 0.1, 0.5)
@@ -44,67 +54,125 @@ ELEPHANTS = (0.0, 0.1, 0.5)
 
 
 class Measured(NamedTuple):
-    """What one run took, in seconds of CPU."""
+    """What one run counted, and the seconds of processor time it took; without its warm-up, but for `first_s`."""
 
-    shards: int
-    packets: int
-    parts: int
-    split_s: float
-    fold_s: float
-    columns_s: float
-    flows: int
+    packets: int = 0
+    blocks: int = 0
+    parts: int = 0
+    takes: int = 0
+    flows: int = 0
+    batches: int = 0
+    decode_s: float = 0.0
+    split_s: float = 0.0
+    fold_s: float = 0.0
+    columns_s: float = 0.0
+    first_s: float = 0.0
 
 
-def blocks_of(path: Path, most: int) -> list[bytes]:
-    """The first blocks of a capture, as a queue has them."""
+class Costs(NamedTuple):
+    """Seconds of processor time for each of what is counted."""
+
+    decode_packet: float
+    decode_block: float
+    split_packet: float
+    split_part: float
+    fold_packet: float
+    fold_part: float
+    fold_take: float
+    columns_flow: float
+    columns_batch: float
+
+    def of(self, counted: Measured) -> tuple[float, float, float, float]:
+        """What a run with these counts takes: decoding, splitting, folding, columns."""
+        return (
+            counted.packets * self.decode_packet + counted.blocks * self.decode_block,
+            counted.packets * self.split_packet + counted.parts * self.split_part,
+            counted.packets * self.fold_packet + counted.parts * self.fold_part + counted.takes * self.fold_take,
+            counted.flows * self.columns_flow + counted.batches * self.columns_batch,
+        )
+
+
+def blocks_of(path: Path, most: int, size: int) -> list[bytes]:
+    """The first packets of a capture in blocks of a size, as a queue has them."""
     blocks: list[bytes] = []
-    packets = 0
     for batch in read_packets(SensorInput("local", (str(path),)), ReadSettings(), ReadReport()):
-        blocks.append(avro.encode_block(batch))
-        packets += len(batch.packets)
-        if packets >= most:
+        for first in range(0, len(batch.packets), size):
+            packets = batch.packets[first : first + size]
+            observed_ns = int(packets["time_ns"][-1])
+            block = batch._replace(packets=packets, sequence=len(blocks), observed_ns=observed_ns)
+            blocks.append(avro.encode_block(block))
+        if len(blocks) * size >= most:
             break
     return blocks
 
 
-def measure(blocks: Sequence[bytes], shards: int) -> Measured:
-    """The chain over all blocks."""
+def measure(blocks: Sequence[bytes], shards: int, bundle: int = BUNDLE) -> Measured:
+    """The chain over all blocks, once."""
     settings = FlowSettings()
     late, columns = settings.columns(LateColumns), settings.columns()
     workers = [Shard(settings, late, StreamRules(), "local", number) for number in range(shards)]
-    clock, packets, parts, flows = time.process_time, 0, 0, 0
-    split_s = fold_s = columns_s = 0.0
-    for first in range(0, len(blocks), BUNDLE_BLOCKS):
-        begin_s = clock()
+    warm = int(len(blocks) * WARM_UP) // bundle * bundle
+    clock, found = time.process_time, Measured()
+    for first in range(0, len(blocks), bundle):
+        times = [clock()]
+        decoded = [avro.decode_block(octets) for octets in blocks[first : first + bundle]]
+        times.append(clock())
         of_shards: list[list[Arrival]] = [[] for _ in range(shards)]
-        for octets in blocks[first : first + BUNDLE_BLOCKS]:
-            block = avro.decode_block(octets)
-            packets += len(block.packets)
+        for block in decoded:
             for number, part in enumerate(split(block.packets, shards)):
                 of_shards[number].append(Arrival(block._replace(packets=part)))
         packed = [pack(arrivals) for arrivals in of_shards]
-        parts += sum(map(len, of_shards))
-        split_s += clock() - begin_s
-        begin_s = clock()
+        times.append(clock())
         ended = [
             output
             for shard, octets in zip(workers, packed, strict=True)
             for output in shard.take(unpack(octets))
             if isinstance(output, FinishedFlows)
         ]
-        fold_s += clock() - begin_s
-        begin_s = clock()
-        if ended:
-            flows += len(columns.joined(ended))
-        columns_s += clock() - begin_s
-    return Measured(shards, packets, parts, split_s, fold_s, columns_s, flows)
+        times.append(clock())
+        flows = len(columns.joined(ended)) if ended else 0
+        times.append(clock())
+        if first == 0:
+            found = found._replace(first_s=times[3] - times[2])
+        if first >= warm:
+            counts = (sum(len(block.packets) for block in decoded), len(decoded), sum(map(len, of_shards)), shards)
+            added = (*counts, flows, int(flows > 0), *np.diff(times))
+            found = Measured(*np.add(found[:-1], added).tolist(), found.first_s)
+    return found
 
 
-def fitted(rows: Sequence[Measured], seconds: Sequence[float]) -> tuple[np.ndarray, float]:
-    """What a packet and a part cost, and the largest error of the fit, as a share."""
-    counts = np.array([(row.packets, row.parts) for row in rows], float)
-    cost, *_ = np.linalg.lstsq(counts, np.asarray(seconds), rcond=None)
-    return cost, float(np.max(np.abs(counts @ cost / seconds - 1)))
+def fastest(blocks: Sequence[bytes], shards: int, bundle: int = BUNDLE) -> Measured:
+    """Several runs; of each part the one that was least disturbed."""
+    runs = [measure(blocks, shards, bundle) for _ in range(REPEATS)]
+    return runs[0]._replace(**{name: min(getattr(run, name) for run in runs) for name in Measured._fields[6:]})
+
+
+def costs_of(one: Measured, many: Measured, small_bundles: Measured, small_blocks: Measured) -> Costs:
+    """Costs, from designs that differ in one thing: shards, the size of bundles, the size of blocks."""
+    decode = _solved([one, small_blocks], ("packets", "blocks"), "decode_s")
+    split_cost = _solved([one, many], ("packets", "parts"), "split_s")
+    fold = _solved([one, many, small_bundles], ("packets", "parts", "takes"), "fold_s")
+    columns = _solved([many, small_bundles], ("flows", "batches"), "columns_s")
+    return Costs(*decode, *split_cost, *fold, *columns)
+
+
+def _solved(runs: Sequence[Measured], counts: Sequence[str], seconds: str) -> list[float]:
+    """As many costs as there are designs; none is negative, whatever disturbed a run."""
+    matrix = np.array([[getattr(run, name) for name in counts] for run in runs], float)
+    scale = matrix.max(axis=0)
+    cost = np.linalg.solve(matrix / scale, np.array([getattr(run, seconds) for run in runs]))
+    return list(np.maximum(cost / scale, 0.0))
+
+
+def report(costs: Costs, rows: dict[int, Measured]) -> None:
+    """Prints what is predicted, what was measured, and how far that is apart."""
+    print("shards  measured ns a packet: decode  split   fold  columns     all   predicted    off")
+    for shards, row in rows.items():
+        seconds = (row.decode_s, row.split_s, row.fold_s, row.columns_s)
+        whole, told = sum(seconds), sum(costs.of(row))
+        each = "  ".join(f"{value / row.packets * 1e9:6.0f}" for value in (*seconds, whole, told))
+        fitted = "" if shards not in FITTED else "  (a design)"
+        print(f"{shards:6}                        {each}   {told / whole - 1:+6.0%}{fitted}", flush=True)
 
 
 def speed_up(shards: int, cores: int, elephant: float, seed: int) -> float:
@@ -116,39 +184,39 @@ def speed_up(shards: int, cores: int, elephant: float, seed: int) -> float:
 
 
 def main() -> None:
-    """Measures, fits, simulates, prints."""
+    """Measures, predicts, simulates, prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--packets", type=int, default=1_000_000)
     parser.add_argument("--folder", type=Path, default=Path.home() / ".cache" / "flowbeam" / "benchmarks")
     parser.add_argument("--shards", type=int, help=argparse.SUPPRESS)  # in a process beside the one that measures
     arguments = parser.parse_args()
-    blocks = blocks_of(capture("2m", arguments.folder), arguments.packets)
-    if arguments.shards:
-        while True:
-            measure(blocks, arguments.shards)
-    measure(blocks[:BUNDLE_BLOCKS], 4)  # kernels are loaded
-    print("processes  shards   ns a packet: split    fold  columns   parts")
-    alone: list[Measured] = []
-    for processes in (1, 2):
-        for shards in SHARDS:
-            words = [sys.executable, __file__, f"--packets={arguments.packets}", f"--shards={shards}"]
-            others = [subprocess.Popen([*words, f"--folder={arguments.folder}"]) for _ in range(processes - 1)]
-            row = measure(blocks, shards)
-            for other in others:
-                other.kill()
-            alone += [row] if processes == 1 else []
-            times = "  ".join(f"{seconds / row.packets * 1e9:6.0f}" for seconds in row[3:6])
-            print(f"{processes:9}  {shards:6}              {times}  {row.parts:6,}", flush=True)
-    split, split_error = fitted(alone, [row.split_s for row in alone])
-    fold, fold_error = fitted(alone, [row.fold_s for row in alone])
-    flow_ns = np.mean([row.columns_s / row.flows for row in alone]) * 1e9
-    for name, cost, error in (("split", split, split_error), ("fold", fold, fold_error)):
-        packet_ns, part_us = cost[0] * 1e9, cost[1] * 1e6
-        print(
-            f"{name:6} {packet_ns:5.0f} ns a packet + {part_us:5.1f} us a part; within {error:.0%} of what was measured"
-        )
-    print(f"columns {flow_ns:,.0f} ns a flow")
-    print(f"one flow is folded by one core: at most {1 / fold[0]:,.0f} packets/s of it")
+    path = capture("2m", arguments.folder)
+    blocks = blocks_of(path, arguments.packets, BLOCK)
+    while arguments.shards:
+        measure(blocks, arguments.shards)
+    measure(blocks[: 2 * BUNDLE], 4)  # kernels are loaded
+    rows = {shards: fastest(blocks, shards) for shards in SHARDS}
+    one, many = (rows[shards] for shards in FITTED)
+    small_blocks = fastest(blocks_of(path, arguments.packets, SMALL_BLOCK), 1, BUNDLE * BLOCK // SMALL_BLOCK)
+    costs = costs_of(one, many, fastest(blocks, FITTED[1], SMALL_BUNDLE), small_blocks)
+    for name, cost in costs._asdict().items():
+        print(f"{name.replace('_', ', each '):22} {cost * 1e9:12,.0f} ns")
+    print(f"first use of a shard   {rows[SHARDS[-1]].first_s / SHARDS[-1] * 1e9:12,.0f} ns, once")
+    report(costs, rows)
+    words = [sys.executable, __file__, f"--packets={arguments.packets}", f"--folder={arguments.folder}"]
+    print("with a second process beside it:")
+    with subprocess.Popen([*words, f"--shards={FITTED[1]}"]) as other:
+        report(costs, {shards: fastest(blocks, shards) for shards in SHARDS})
+        other.kill()
+    reading = costs.decode_packet + costs.split_packet + costs.decode_block / BLOCK
+    print("where each saturates, a core:")
+    for shards in SHARDS:
+        part = shards / BLOCK
+        print(f"  reading, {shards:3} shards: {1 / (reading + costs.split_part * part):12,.0f} packets/s")
+        folding = costs.fold_packet + part * (costs.fold_part + costs.fold_take / BUNDLE)
+        print(f"  folding, {shards:3} shards: {1 / folding:12,.0f} packets/s")
+    print(f"  columns:             {1 / costs.columns_flow:12,.0f} flows/s")
+    print(f"  an elephant, which one core folds: {1 / costs.fold_packet:,.0f} packets/s")
     print("times as fast as one core (mean of", SEEDS, "seeds)")
     print("elephant  shards  " + "  ".join(f"{cores:5}" for cores in CORES) + "  cores")
     for elephant in ELEPHANTS:
