@@ -6,6 +6,7 @@ import sys
 import pyarrow.compute as pc
 import pyarrow.dataset
 import pytest
+from command_testing import ENVIRONMENT
 from geoip_testing import place, system, write_database
 
 from pipelines import first_run, flows, generate
@@ -126,6 +127,6 @@ print(len(kernels), [kernel.signatures for kernel in kernels] == before)
 def test_what_is_compiled_is_all_that_a_start_needs(files):
     """Files are opened and checked by kernels that were announced: no other types of theirs come up."""
     words = [sys.executable, "-c", OPENED, *(str(files / name) for name in ("city.mmdb", "zones.csv", "lists"))]
-    said = subprocess.run(words, capture_output=True, text=True, timeout=300)
+    said = subprocess.run(words, capture_output=True, text=True, env=ENVIRONMENT, timeout=300)
     kernels, nothing_new = said.stdout.split()
     assert (int(kernels) > 5, nothing_new) == (True, "True"), said.stderr
