@@ -217,16 +217,19 @@ def write(kept: BlockList, list_: Offenders, job: str) -> bool:
         fcntl.flock(held, fcntl.LOCK_EX)  # a worker that was taken for dead may write still
         if _generation(kept, job) > list_.generation:
             return False
-        for path, text in ((kept.file, "".join(f"{line}\n" for line in lines)), (kept.memory, memory)):
-            hidden = places.partial(path, job)
-            try:
-                with open(hidden, "w", encoding="utf-8") as file:
+        texts = {kept.file: "".join(f"{line}\n" for line in lines), kept.memory: memory}
+        hidden = {path: places.partial(path, job) for path in texts}
+        try:
+            for path, text in texts.items():
+                with open(hidden[path], "w", encoding="utf-8") as file:
                     file.write(text)
                     file.flush()
                     os.fsync(file.fileno())
-                os.replace(hidden, path)
-            finally:
-                hidden.unlink(missing_ok=True)
+            for path in texts:  # both or none, where there is no room
+                os.replace(hidden[path], path)
+        finally:
+            for path in hidden.values():
+                path.unlink(missing_ok=True)
     return True
 
 

@@ -21,6 +21,9 @@ _ADVICE = {
     errno.EROFS: "make it writable or choose another --output",
 }
 
+_OPTIONS = {"rejects": "--rejects", "sensors": "--sensor_events", "drift": "--drift", "unsent": "--unsent"}
+"""What names a place that is no output."""
+
 
 def local_path(named: str, path: str) -> Path:
     """The absolute path that an output names.
@@ -122,9 +125,10 @@ def unwritable(named: str, place: Path, reason: str) -> InputError:
     """The error for a place that could not be written, in one line, with what to do about it."""
     known = known_reason(reason)
     if known is not None:
-        return InputError(f"{named}: cannot write {place}: {os.strerror(known)}; {_ADVICE[known]}")
+        advice = _ADVICE[known].replace("--output", _option(named))
+        return InputError(f"{named}: cannot write {place}: {os.strerror(known)}; {advice}")
     reason = reason.strip().partition("\n")[0].rstrip(".")
-    return InputError(f"{named}: cannot write {place}: {reason}; choose another --output")
+    return InputError(f"{named}: cannot write {place}: {reason}; choose another {_option(named)}")
 
 
 def known_reason(text: str) -> int | None:
@@ -133,7 +137,7 @@ def known_reason(text: str) -> int | None:
 
 
 def _option(named: str) -> str:
-    return "--rejects" if named == "rejects" else "--output"
+    return _OPTIONS.get(named, "--output")
 
 
 def _partial_prefix(path: Path, job: str) -> str:

@@ -51,7 +51,7 @@ def write(folder: Path, url: SinkUrl, context: SinkContext, flows: pa.RecordBatc
     digest.update(flows.select(["flow_id", "record_number"]).serialize())
     path = folder / f"{url.module}-{digest.hexdigest()}.arrow"
     hidden = places.partial(path, context.job)
-    with places.one_line(str(url), folder):
+    with places.one_line("unsent", folder):
         folder.mkdir(parents=True, exist_ok=True)
         try:
             options = pa.ipc.IpcWriteOptions(compression="zstd")

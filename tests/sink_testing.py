@@ -1,7 +1,7 @@
 """What the tests of sinks share: flows by hand, and a run of one output."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import apache_beam as beam
@@ -65,6 +65,32 @@ def run(elements: Sequence[Any], sink: beam.PTransform) -> dict[str, int]:
     result = pipeline.run()
     result.wait_until_finish()
     return {counter.key.metric.name: counter.committed for counter in result.metrics().query()["counters"]}
+
+
+def rows_of_cassandra(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of a table of Cassandra as Arrow would give them: without day and hour."""
+    found = []
+    for row in rows:
+        nested = {
+            name: [dict(zip(("feature", "contribution"), one, strict=True)) for one in row[name]]
+            for name in row
+            if name == "explanation" and row[name] is not None
+        }
+        found.append({name: value for name, value in {**row, **nested}.items() if name not in ("day", "hour")})
+    return found
+
+
+def rows_of_bigquery(flows: pa.RecordBatch) -> list[dict[str, Any]]:
+    """What a table of BigQuery is to hold of flows: times to the microsecond, too, and no lists that are null."""
+    rows = []
+    for row in flows.to_pylist():
+        wanted = {
+            name: [] if value is None and pa.types.is_list(flows.schema.field(name).type) else value
+            for name, value in row.items()
+        }
+        wanted |= {"flow_start": row["flow_start_ns"] // 1000, "flow_end": row["flow_end_ns"] // 1000}
+        rows.append({"predicted_class": None} | wanted)
+    return rows
 
 
 def bundle(dofn: beam.DoFn, elements: Sequence[Any]) -> list[Any]:

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from servers.bigquery_gate import gate as make_gate
 from servers.processes import wait_until
-from sink_testing import HOUR_NS, START_NS, flow_id, flows, run, schema_of, write
+from sink_testing import HOUR_NS, START_NS, flow_id, flows, rows_of_bigquery, run, schema_of, write
 
 from pipelines import flows as main_job
 from pipelines import generate
@@ -26,19 +26,6 @@ def gate(monkeypatch):
     for started in make_gate():
         monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", started.endpoint)
         yield started
-
-
-def expected(batch):
-    """What the table shall hold."""
-    rows = []
-    for row in batch.to_pylist():
-        wanted = {
-            name: [] if value is None and pa.types.is_list(batch.schema.field(name).type) else value
-            for name, value in row.items()
-        }
-        wanted |= {"flow_start": row["flow_start_ns"] // 1000, "flow_end": row["flow_end_ns"] // 1000}
-        rows.append({"predicted_class": None} | wanted)
-    return rows
 
 
 def client():
@@ -76,7 +63,7 @@ def test_every_column_comes_back_as_it_went_in(gate):
     )
     counters = write(f"bigquery:{TABLE}", [batch], ("flowbeam@1",))
     assert counters["records_written"] == 3
-    assert by_id(gate.rows(TABLE)) == by_id(expected(batch))
+    assert by_id(gate.rows(TABLE)) == by_id(rows_of_bigquery(batch))
 
 
 def test_from_a_capture_to_the_table(gate, tmp_path):
@@ -87,7 +74,7 @@ def test_from_a_capture_to_the_table(gate, tmp_path):
     assert main_job.main(["--runner=DirectRunner", "--quiet", f"--input={capture}", *outputs]) == 0
     (batch,) = pq.read_table(folder, partitioning=None).combine_chunks().to_batches()
     assert len(batch) > 100
-    assert by_id(gate.rows(TABLE)) == by_id(expected(batch))
+    assert by_id(gate.rows(TABLE)) == by_id(rows_of_bigquery(batch))
 
 
 def test_nan_infinities_and_nested_columns(gate):
@@ -310,7 +297,7 @@ def test_files_are_loaded_once(gate, tmp_path, capsys):
     write(f"parquet:{tmp_path}/flows", [batch], ("flowbeam@1",))
     arguments = ["--load", f"{tmp_path}/flows", "--table", TABLE]
     assert bigquery.main(arguments) == 0
-    assert by_id(gate.rows(TABLE)) == by_id(expected(batch))
+    assert by_id(gate.rows(TABLE)) == by_id(rows_of_bigquery(batch))
     assert capsys.readouterr().out == "3 records of 2 files loaded; 0 files had been loaded before\n"
     write(f"parquet:{tmp_path}/flows", [flows([9])])
     assert bigquery.main(arguments) == 0
