@@ -41,18 +41,22 @@ def expanded(
         if text is None or id(action) in given or name == OPTION.lstrip("-"):
             continue
         given.add(id(action))
-        values: Any = shlex.split(text) if _repeatable(action) else text
-        words += _words(f"environment variable {PREFIX}{name.upper()}", name, values, action)
+        where = f"environment variable {PREFIX}{name.upper()}"
+        try:
+            values: Any = shlex.split(text) if _repeatable(action) else text
+        except ValueError as error:
+            raise InputError(f"{where}: {str(error).lower()}; write it as a shell would have it") from error
+        words += _words(where, name, values, action, parser)
     path = _config_of(arguments, environment)
     if path is not None:
         for name, value in _read(path).items():
-            name = str(name).replace("-", "_")
+            name = name.replace("-", "_")
             if name not in options or name == OPTION.lstrip("-"):
                 near = difflib.get_close_matches(name, options, 1)
                 hint = f"; did you mean {near[0]}?" if near else ""
                 raise InputError(f"{OPTION} {path}: there is no option {name!r}{hint}")
             if id(options[name]) not in given:
-                words += _words(f"{OPTION} {path}", name, value, options[name])
+                words += _words(f"{OPTION} {path}", name, value, options[name], parser)
     return [*words, *arguments]
 
 
@@ -68,10 +72,13 @@ def _config_of(arguments: Sequence[str], environment: Mapping[str, str]) -> str 
 
 
 def _read(path: str) -> dict[Any, Any]:
+    """Values as they are written: `no` and `2026-01-31` are texts, as on a command line."""
     import yaml  # only where there is a file: every start is shorter without it
 
     try:
-        found = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        text = Path(path).read_text(encoding="utf-8")
+        found = yaml.load(text, yaml.BaseLoader)
+        names = [name.value for name, _ in yaml.compose(text).value] if isinstance(found, dict) else []
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{OPTION} {path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
     except yaml.YAMLError as error:
@@ -82,10 +89,13 @@ def _read(path: str) -> dict[Any, Any]:
         return {}
     if not isinstance(found, dict):
         raise InputError(f"{OPTION} {path}: holds no options; write one `name: value` in a line")
+    if len(names) > len(found):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InputError(f"{OPTION} {path}: {twice} is there twice; several values are a list, [A, B]")
     return found
 
 
-def _words(where: str, name: str, value: Any, action: argparse.Action) -> list[str]:
+def _words(where: str, name: str, value: Any, action: argparse.Action, parser: argparse.ArgumentParser) -> list[str]:
     if action.nargs == 0:
         truth = {"true": True, "1": True, "false": False, "0": False, "": False}.get(str(value).lower())
         if truth is None:
@@ -94,8 +104,13 @@ def _words(where: str, name: str, value: Any, action: argparse.Action) -> list[s
     if isinstance(value, list) and not _repeatable(action):
         value = ",".join(map(str, value))
     values = value if isinstance(value, list) else [value]
-    if any(isinstance(one, (dict, list)) or one is None for one in values):
+    if not all(isinstance(one, str) and one for one in values):
         raise InputError(f"{where}: {name} needs a plain value or a list of them")
+    for one in values:
+        try:
+            parser._check_value(action, parser._get_value(action, one))
+        except argparse.ArgumentError as error:
+            raise InputError(f"{where}: {name}: {error.message}") from error
     return [f"--{name}={one}" for one in values]
 
 

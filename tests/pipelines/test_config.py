@@ -59,6 +59,8 @@ def test_a_file_named_by_the_environment(parser, config):
         ("- a\n- b", "holds no options; write one `name: value` in a line"),
         ("a: [1", "line 1: is no YAML"),
         ("config: other.yaml", "there is no option 'config'"),
+        ("idle_timeout_s: soon", "idle_timeout_s: invalid float value: 'soon'"),
+        ("input: a\nquiet: true\ninput: b", "input is there twice; several values are a list, [A, B]"),
     ],
 )
 def test_a_mistake_in_the_file_is_one_line(text, line, parser, config):
@@ -67,6 +69,26 @@ def test_a_mistake_in_the_file_is_one_line(text, line, parser, config):
         expanded([config(text)], parser, {})
     assert "flows.yaml" in str(caught.value)
     assert line in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "line"),
+    [
+        ("IDLE_TIMEOUT_S", "soon", "environment variable FLOWBEAM_IDLE_TIMEOUT_S: idle_timeout_s: invalid float"),
+        ("INPUT", "'a.pcap", "environment variable FLOWBEAM_INPUT: no closing quotation"),
+        ("QUIET", "perhaps", "environment variable FLOWBEAM_QUIET: quiet is a switch"),
+    ],
+)
+def test_a_mistake_in_the_environment_is_one_line(name, text, line, parser):
+    """It names the variable."""
+    with pytest.raises(InputError, match=line):
+        expanded([], parser, {f"FLOWBEAM_{name}": text})
+
+
+def test_what_yaml_takes_for_something_else_is_text(parser, config):
+    """A sensor named `no`, a date, a number with zeros before it."""
+    options = parser.parse_args(expanded([config("input: [no, 2026-01-31, 007, 1.10]")], parser, {}))
+    assert options.input == ["no", "2026-01-31", "007", "1.10"]
 
 
 def test_a_file_that_is_not_there(parser):
