@@ -1,6 +1,7 @@
-"""Where flows and rejects go. The module's name is the URL scheme. Importing this sets up logging for its commands."""
+"""Where flows and rejects go. The module's name is the URL scheme. Importing this sets up logging and warnings."""
 
 import logging
+import warnings
 
 
 class _WithoutCloudNotice(logging.Filter):
@@ -12,3 +13,5 @@ class _WithoutCloudNotice(logging.Filter):
 
 for _name in (None, "apache_beam.io.filesystems"):
     logging.getLogger(_name).addFilter(_WithoutCloudNotice())
+# Google's libraries count down to the end of each Python, at every start of every command.
+warnings.filterwarnings("ignore", "You are using a (non-supported )?Python version", FutureWarning)
