@@ -1,15 +1,16 @@
-"""docs/parquet.md and docs/bigquery.md: their queries, on the demo's flows, give what the pages show."""
+"""docs/parquet.md, kafka_sink.md and bigquery.md: their queries, on the demo's flows, give what the pages show."""
 
 import re
 from pathlib import Path
 
 import duckdb
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from servers.bigquery_gate import BigQueryGate
 
 from pipelines import flows
-from sinks import bigquery
+from sinks import bigquery, kafka
 
 DOCS = Path(__file__).parents[2] / "docs"
 TABLE = "`my-project.net.flows_latest`"
@@ -44,6 +45,18 @@ def test_the_page_of_parquet(demo):
         (view,) = re.findall(r"```sql\n(CREATE VIEW .*?)```", text, re.DOTALL)
         twice = f"['{demo}/*/*.parquet', '{demo}/*/*.parquet']"
         database.sql(view.replace("'flows/*/*.parquet'", twice))
+        for query, output in shown("parquet"):
+            assert answers(database, query) == output
+
+
+def test_the_page_of_kafka(demo, tmp_path):
+    """Its view, on messages that are there twice, answers the queries of the page of Parquet as files do."""
+    lines = [line for batch in pq.read_table(demo).to_batches() for line in kafka.JsonMessages().messages(batch)]
+    (tmp_path / "flows.jsonl").write_bytes(b"".join(line + b"\n" for line in lines + lines))
+    with duckdb.connect() as database:
+        text = (DOCS / "kafka_sink.md").read_text(encoding="utf-8")
+        (view,) = re.findall(r"```sql\n(CREATE VIEW .*?)```", text, re.DOTALL)
+        database.sql(view.replace("'flows.jsonl'", f"'{tmp_path}/flows.jsonl'"))
         for query, output in shown("parquet"):
             assert answers(database, query) == output
 
