@@ -16,7 +16,8 @@ def held_out(table: Table, in_time: bool, settings: TreeSettings, seed: int) -> 
 
     Args:
         table: Training rows, in order of time where `in_time`.
-        in_time: Trees learn from what came before the rows that they are asked about; else from two thirds of the rows.
+        in_time: Trees learn from what came before the rows that they are asked about; else from two thirds of the rows,
+            or of the groups where the table has any.
         settings: How trees grow.
         seed: Of all that is drawn.
 
@@ -40,8 +41,19 @@ def _folds(table: Table, in_time: bool, random: np.random.Generator) -> Iterator
         for start, end in itertools.pairwise(bounds[1:]):
             yield np.arange(start), np.arange(start, end)
         return
-    shuffled = random.permutation(rows)
-    fold = np.empty(rows, np.int64)
-    fold[shuffled[np.argsort(table.labels[shuffled], kind="stable")]] = np.arange(rows) % FOLDS  # each class in each
+    fold = _fold_of_each(table, random)
     for which in range(FOLDS):
         yield np.flatnonzero(fold != which), np.flatnonzero(fold == which)
+
+
+def _fold_of_each(table: Table, random: np.random.Generator) -> np.ndarray:
+    """Groups, where there are some, are in one fold each; else classes are in all of them."""
+    if table.groups is not None:
+        names, group = np.unique(table.groups, return_inverse=True)
+        if len(names) > 1:
+            drawn: np.ndarray = random.permutation(len(names)) % FOLDS
+            return drawn[group]
+    shuffled = random.permutation(len(table))
+    fold = np.empty(len(table), np.int64)
+    fold[shuffled[np.argsort(table.labels[shuffled], kind="stable")]] = np.arange(len(table)) % FOLDS
+    return fold

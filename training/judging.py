@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from training.held_out import held_out
-from training.metrics import Metrics, measure, threshold_for
+from training.metrics import Metrics, measure
 from training.report import Part
 from training.tables import Table
+from training.thresholds import alert_threshold
 from training.trees import TreeSettings, probabilities
 from transforms.model.forest import decide
 
@@ -53,17 +54,17 @@ class Limit(NamedTuple):
 
 
 def threshold_of(table: Table, benign: str, limit: Limit, grown: TreeSettings, seed: int) -> tuple[float, str]:
-    """The threshold of alerts, by benign training rows that trees had not learned from; and what is doubtful of it."""
+    """The threshold of alerts, by training rows that trees had not learned from; and what is doubtful of it."""
     if not limit.rate:
         return 0.5, ""
     table = table.at_most(_MOST_ROWS, seed)
     at = table.classes.index(benign)
-    scores, is_benign = [np.zeros(0, np.float32)], [np.zeros(0, bool)]
+    scores, labels = [np.zeros(0, np.float32)], [np.zeros(0, np.int32)]
     for judged, stated in held_out(table, limit.in_time, grown, seed):
         scores.append(1 - stated[:, at])
-        is_benign.append(table.labels[judged] == at)
-    rows = int(np.concatenate(is_benign).sum())
-    found = threshold_for(np.concatenate(scores), np.concatenate(is_benign), limit.rate)
+        labels.append(table.labels[judged])
+    rows = int((np.concatenate(labels) == at).sum())
+    found = alert_threshold(np.concatenate(scores), np.concatenate(labels), at, limit.rate)
     doubt = ""
     if rows * limit.rate < 1:
         doubt = f"--max_fpr {limit.rate}: {rows:,} benign rows are too few to tell so small a part; none is let pass"

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from training.thresholds import threshold_for
+
 FALSE_ALARM_RATES = (0.0001, 0.001, 0.01, 0.05)
 """The part of benign rows that may raise an alarm, at which detection is told."""
 
@@ -240,33 +242,6 @@ def measure(
         calibration = _calibration("answer", probabilities.max(1), labels == predicted)
     log_loss = float(-np.log(np.clip(stated.astype(np.float64), _LEAST_PROBABILITY, 1)).mean())
     return metrics._replace(log_loss=log_loss, alarms=alarms, calibration=calibration)
-
-
-def threshold_for(scores: np.ndarray, is_benign: np.ndarray, rate: float) -> float | None:
-    """The lowest threshold at which no more than this part of the benign rows raises an alarm.
-
-    Args:
-        scores: `float[n]`, of alarm.
-        is_benign: `bool[n]`.
-        rate: The part of benign rows that may reach it.
-
-    Returns:
-        Midway between the lowest score that raises an alarm and the next one below, so that rows not seen have room on
-        either side; None if every threshold lets more benign rows through, or there is no benign row.
-    """
-    benign = np.sort(scores[is_benign])
-    if not len(benign):
-        return None
-    distinct = np.unique(scores)
-    reached = len(benign) - np.searchsorted(benign, distinct, "left")
-    first = int(np.searchsorted(-reached, -math.floor(rate * len(benign) + 1e-9), "left"))
-    if first == len(distinct):
-        return None
-    if first == 0:
-        return float(distinct[0])
-    middle = (float(distinct[first - 1]) + float(distinct[first])) / 2
-    between = distinct[first - 1] < distinct.dtype.type(middle) <= distinct[first]
-    return middle if between else float(distinct[first])
 
 
 def _check(classes: Sequence[str], labels: np.ndarray, predicted: np.ndarray, probabilities: np.ndarray | None) -> None:

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as oracle
 
-from training.metrics import CALIBRATION_BINS, MOST_POINTS, Metrics, measure, threshold_for
+from training.metrics import CALIBRATION_BINS, MOST_POINTS, Metrics, measure
 
 CLASSES = ("BENIGN", "flood", "scan")
 
@@ -73,32 +73,6 @@ def test_detection_at_fixed_false_alarm_rates_by_hand():
     own = measured.alarms.at_threshold
     assert own is not None
     assert (own.allowed, own.threshold, own.false_alarms, own.detected) == (None, 0.9, 10, 50)
-
-
-@given(
-    st.lists(st.tuples(st.sampled_from(np.float32([0, 0.25, 0.5, 0.75, 1]).tolist()), st.booleans()), min_size=1),
-    st.floats(0, 1),
-)
-@settings(max_examples=50, deadline=None)
-def test_no_lower_threshold_keeps_the_rate(rows, rate):
-    """The threshold keeps the rate, and any that raises more alarms does not."""
-    scores = np.array([score for score, _ in rows], np.float32)
-    benign = np.array([one for _, one in rows])
-    threshold = threshold_for(scores, benign, rate)
-    raised = scores >= threshold if threshold is not None else np.zeros(len(scores), bool)
-    allowed = rate * benign.sum() + 1e-9
-    assert raised[benign].sum() <= allowed
-    if benign.any() and not raised.all():
-        lower = scores >= scores[~raised].max()
-        assert lower[benign].sum() > allowed
-
-
-def test_a_threshold_between_neighbours_raises_the_same_alarms():
-    """Nothing lies between two neighbouring 32-bit numbers: their middle must not become the lower one."""
-    lower = np.float32(0.3)
-    scores = np.array([lower, np.nextafter(lower, np.float32(1))])
-    threshold = threshold_for(scores, np.array([True, False]), 0)
-    assert (scores >= threshold).tolist() == [False, True]
 
 
 def test_the_json_is_what_training_promises():

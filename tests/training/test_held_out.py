@@ -1,0 +1,51 @@
+import numpy as np
+import pytest
+from training_testing import rows_of
+
+from training.held_out import FOLDS, held_out
+from training.trees import TreeSettings
+
+SETTINGS = TreeSettings(trees=2)
+
+
+def table(groups):
+    rng = np.random.default_rng(1)
+    found = rows_of(np.arange(60) % 2, a=rng.random(60), b=rng.random(60))
+    found.groups = None if groups is None else np.arange(60, dtype=np.uint64) * np.uint64(groups) // np.uint64(60)
+    return found
+
+
+def test_a_group_is_never_on_both_sides(monkeypatch):
+    """Where rows are of groups, trees are asked about whole groups that they have not seen: each once."""
+    learned = []
+    rows = table(5)
+
+    def fit(part, *_):
+        learned.append(set(part.groups.tolist()))
+        return None
+
+    monkeypatch.setattr("training.held_out.fit_trees", fit)
+    monkeypatch.setattr("training.held_out.probabilities", lambda _, columns: np.zeros((len(columns["a"]), 2)))
+    asked = [judged for judged, _ in held_out(rows, False, SETTINGS, 1)]
+    assert len(asked) == FOLDS
+    for judged, seen in zip(asked, learned, strict=True):
+        assert not set(rows.groups[judged].tolist()) & seen
+    assert sorted(np.concatenate(asked).tolist()) == list(range(60))
+
+
+@pytest.mark.parametrize("groups", [None, 1, 2])
+def test_every_row_is_asked_about_once(groups):
+    """Without groups, with a single one, and with fewer than folds."""
+    asked = [judged for judged, _ in held_out(table(groups), False, SETTINGS, 1)]
+    assert sorted(np.concatenate(asked).tolist()) == list(range(60))
+
+
+def test_in_time_only_later_rows_are_asked_about(monkeypatch):
+    rows = table(None)
+    rows.columns["a"] = np.arange(60, dtype=np.float32)
+    before = []
+    monkeypatch.setattr("training.held_out.fit_trees", lambda part, *_: before.append(part.columns["a"].max()))
+    monkeypatch.setattr("training.held_out.probabilities", lambda _, columns: np.zeros((len(columns["a"]), 2)))
+    for judged, _ in held_out(rows, True, SETTINGS, 1):
+        assert rows.columns["a"][judged].min() > before[-1]
+    assert len(before) == FOLDS

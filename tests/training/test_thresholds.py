@@ -1,0 +1,75 @@
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from training.thresholds import ALL_ALLOWED, alert_threshold, threshold_for
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(np.float32([0, 0.25, 0.5, 0.75, 1]).tolist()), st.booleans()), min_size=1),
+    st.floats(0, 1),
+)
+@settings(max_examples=50, deadline=None)
+def test_no_lower_threshold_keeps_the_rate(rows, rate):
+    """The threshold keeps the rate, and any that raises more alarms does not."""
+    scores = np.array([score for score, _ in rows], np.float32)
+    benign = np.array([one for _, one in rows])
+    threshold = threshold_for(scores, benign, rate)
+    raised = scores >= threshold if threshold is not None else np.zeros(len(scores), bool)
+    allowed = rate * benign.sum() + 1e-9
+    assert raised[benign].sum() <= allowed
+    if benign.any() and not raised.all():
+        lower = scores >= scores[~raised].max()
+        assert lower[benign].sum() > allowed
+
+
+def test_a_threshold_between_neighbours_raises_the_same_alarms():
+    """Nothing lies between two neighbouring 32-bit numbers: their middle must not become the lower one."""
+    lower = np.float32(0.3)
+    scores = np.array([lower, np.nextafter(lower, np.float32(1))])
+    threshold = threshold_for(scores, np.array([True, False]), 0)
+    assert (scores >= threshold).tolist() == [False, True]
+
+
+def test_classes_that_lie_apart_are_parted_in_the_middle():
+    """However many false alarms are allowed: those that bring nothing are not made."""
+    scores, labels = np.array([0.0, 0.01, 0.2, 0.8, 0.9]), np.array([0, 0, 0, 1, 2])
+    assert alert_threshold(scores, labels, 0, 0.5) == 0.5
+
+
+def test_a_false_alarm_is_made_for_a_rare_class():
+    """One row of a class of two is worth more than one of a hundred benign ones, not more than is allowed."""
+    scores = np.array([*np.linspace(0, 0.3, 99), 0.6, 0.4, 0.9, *np.full(500, 0.95)])
+    labels = np.array([0] * 100 + [1] * 2 + [2] * 500)
+    assert 0.3 < alert_threshold(scores, labels, 0, 0.01) < 0.4
+    assert 0.6 < alert_threshold(scores, labels, 0, 0.009) < 0.9
+
+
+def test_a_stray_row_of_a_frequent_class_is_worth_no_false_alarm():
+    scores = np.array([*np.linspace(0, 0.3, 99), 0.6, 0.4, *np.full(500, 0.95)])
+    labels = np.array([0] * 100 + [1] * 501)
+    assert 0.6 < alert_threshold(scores, labels, 0, 0.01) < 0.95
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from([0, 0.25, 0.5, 0.75, 1]), st.integers(0, 2)), min_size=1),
+    st.sampled_from([0, 0.01, 0.1, 0.3, 0.5, 1]),
+)
+@settings(max_examples=50, deadline=None)
+def test_the_rate_is_kept_and_nothing_is_worth_more(rows, rate):
+    scores, labels = (np.array(column) for column in zip(*rows, strict=True))
+    found = alert_threshold(scores, labels, 0, rate)
+    lowest = threshold_for(scores, labels == 0, rate)
+    assert (found is None) == (lowest is None)
+    if found is None:
+        return
+
+    def worth(threshold):
+        raised = scores >= threshold
+        others = [raised[labels == label].mean() for label in {1, 2} & set(labels.tolist())]
+        price = ALL_ALLOWED * raised[labels == 0].mean() / rate if rate else 0.0
+        return (np.mean(others) if others else 0.0) - price
+
+    assert found >= lowest
+    assert (scores[labels == 0] >= found).mean() <= rate + 1e-9
+    assert worth(found) >= max(worth(one) for one in scores if one >= lowest) - 1e-9
