@@ -20,6 +20,9 @@ OVERLAPS = "_overlaps.csv"
 
 ROWS_AT_ONCE = 1 << 15
 
+COLUMN_OCTETS = 1 << 16
+"""So much of a column is read at a time: whole row groups, as others write them, may be larger than memory."""
+
 
 def flow_files(flows: Path) -> list[tuple[Path, Path]]:
     """Parquet files and where they lie in their folder; interim records and hidden files are left out.
@@ -95,7 +98,7 @@ def _label_file(path: Path, written: Path, labeller: Labeller, on_progress: Call
     written.parent.mkdir(parents=True, exist_ok=True)
     rows = 0
     with _readable(path):
-        file = parquet.ParquetFile(path)
+        file = parquet.ParquetFile(path, pre_buffer=False, buffer_size=COLUMN_OCTETS)
         schema = file.schema_arrow
     labeller.check(schema.names, str(path))
     writer = parquet.ParquetWriter(written, labelled_schema(schema), **_encoding(file))
