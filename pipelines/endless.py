@@ -61,7 +61,7 @@ class EndlessJob:
             table_cache_octets=streams.table_cache_bytes,
             handover=InProcess(IN_FLIGHT_OCTETS) if self._in_one_process() else BY_VALUE,
         )
-        refused = [undecodable, followed.rejects, *plan.written(followed.flows)]
+        refused = [undecodable, followed.rejects, *plan.written(followed.flows), *plan.told(followed.events)]
         age_s = streams.file_max_age_s
         rejects = RejectsSink(plan.rejects, options.max_rejects, plan.job, True, age_s)
         _ = refused | "AllRejects" >> beam.Flatten() | "WriteRejects" >> rejects

@@ -26,7 +26,7 @@ from pipelines.sink_options import SinkOptions
 from pipelines.stream_options import StreamOptions
 from pipelines.terminal import configure_logging, leave, say, stoppable
 from pipelines.verdicts import schema_after, steps_of
-from sinks import outputs, unsent
+from sinks import outputs, sensors, unsent
 from sinks.outputs import SinkContext
 from transforms.features import sets
 from transforms.records import InputError
@@ -84,8 +84,9 @@ def plan_of(beam_options: PipelineOptions) -> Plan:
     )
     opened = outputs.open_outputs(texts, context)
     rejects = options.rejects or outputs.folder_beside(urls, "rejects")
-    sensors = streams.sensor_events or outputs.folder_beside(urls, "sensors")
-    plan = Plan(beam_options, settings, steps, context, opened, rejects, sensors)
+    sensor_events = streams.sensor_events or outputs.folder_beside(urls, "sensors")
+    servers_of_events = outputs.open_events(urls, context, sensors.NAME, sensors.SensorFiles.schema) if endless else []
+    plan = Plan(beam_options, settings, steps, context, opened, rejects, sensor_events, servers_of_events)
     return plan._replace(watch=watch_of(plan))
 
 
@@ -100,11 +101,14 @@ def watch_of(plan: Plan) -> "WatchModel | None":
     if model is None or settings is None:
         return None
     from pipelines.drift import WatchModel
+    from sinks import drift
+    from transforms.drift import rows
 
     streams = plan.beam_options.view_as(StreamOptions)
     folder = settings.folder or outputs.folder_beside(plan.urls, "drift")
     follow = plan.endless and not streams.stop_at_end
-    return WatchModel(model, settings, folder, plan.job, plan.endless, follow, streams.file_max_age_s)
+    servers = outputs.open_events(plan.urls, plan.context, drift.NAME, rows.SCHEMA)
+    return WatchModel(model, settings, folder, plan.job, plan.endless, follow, streams.file_max_age_s, servers)
 
 
 def run(arguments: Sequence[str], leftovers: ExitStack) -> None:

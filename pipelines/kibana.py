@@ -1,4 +1,4 @@
-"""Writes what Kibana imports (Stack Management, Saved Objects): data view, panels and dashboards for flows.
+"""Writes what Kibana imports (Stack Management, Saved Objects): data views, panels and dashboards.
 
     python -m pipelines.kibana --index flows --output deploy/kibana/flowbeam.ndjson
 
@@ -13,8 +13,9 @@ from collections.abc import Sequence
 import pyarrow as pa
 
 from pipelines.terminal import leave, say
-from sinks import kibana
+from sinks import drift, kibana, sensors
 from transforms import fields, score
+from transforms.drift import rows
 from transforms.enrich import enrichment, geoip, host_names, services, threats, zones
 from transforms.features import sets
 
@@ -27,9 +28,14 @@ def every_column() -> pa.Schema:
     return fields.arrow_schema({field.name: field for field in columns}.values())
 
 
+def schemas() -> dict[str, pa.Schema]:
+    """The columns of each kind of documents."""
+    return {"flows": every_column(), drift.NAME: rows.SCHEMA, sensors.NAME: sensors.SensorFiles.schema}
+
+
 def bundle(index: str) -> str:
     """The saved objects, one a line."""
-    lines = (json.dumps(one, ensure_ascii=False) for one in kibana.saved_objects(every_column(), index))
+    lines = (json.dumps(one, ensure_ascii=False) for one in kibana.saved_objects(schemas(), index))
     return "".join(f"{line}\n" for line in lines)
 
 

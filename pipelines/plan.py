@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import apache_beam as beam
+import pyarrow as pa
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 from apache_beam.pipeline import AppliedPTransform, PipelineVisitor
 
@@ -14,7 +15,7 @@ from sinks.outputs import SinkContext, SinkUrl
 from sinks.record_files import RecordFiles
 from sinks.rejects import RejectFiles
 from sinks.row_files import RowFiles
-from sinks.sensors import SensorFiles
+from sinks.sensors import SensorFiles, rows_of
 from transforms.settings import FlowSettings
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ class Plan(NamedTuple):
         opened: The outputs and what writes them.
         rejects: Folder of rejects, or its URL.
         sensors: The same of sensors' events; of endless input alone.
+        servers: Outputs that take those events, too.
         watch: What tells whether the model that scores still fits; None without one.
     """
 
@@ -42,6 +44,7 @@ class Plan(NamedTuple):
     opened: Sequence[tuple[SinkUrl, beam.PTransform]]
     rejects: Path | str
     sensors: Path | str
+    servers: Sequence[tuple[SinkUrl, beam.PTransform]] = ()
     watch: "WatchModel | None" = None
 
     @property
@@ -75,6 +78,13 @@ class Plan(NamedTuple):
             answers.append(flows | "WatchModel" >> self.watch)
         return [answer for answer in answers if answer is not None]
 
+    def told(self, events: beam.PCollection) -> list[beam.PCollection]:
+        """Wires the outputs that take events of sensors, too; gives what was refused there."""
+        if not self.servers:
+            return []
+        rows = events | "SensorRows" >> beam.Map(rows_of).with_output_types(pa.RecordBatch)
+        return [rows | f"Write sensors to {url}" >> sink for url, sink in self.servers]
+
     def described(self) -> Iterator[str]:
         """What the run would do, one line each."""
         options = self.beam_options.view_as(FlowOptions)
@@ -93,7 +103,7 @@ class Plan(NamedTuple):
         if self.watch is not None:
             yield f"drift    {self.watch.files.place}"
         if self.endless:
-            yield f"sensors  {self.sensors}"
+            yield f"sensors  {', '.join([str(self.sensors), *(str(url) for url, _ in self.servers)])}"
 
 
 class _Steps(PipelineVisitor):

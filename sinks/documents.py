@@ -68,11 +68,16 @@ class Documents:
     Args:
         schema: The columns, described by their metadata.
         index: What the names of the indices begin with.
+        leaves: The fields, if they are not those of flows.
+
+    Attributes:
+        leaves: The fields.
+        index: What the names of the indices begin with.
     """
 
-    def __init__(self, schema: pa.Schema, index: str) -> None:
-        self.leaves = tuple(_leaves(schema))
-        self._index = index
+    def __init__(self, schema: pa.Schema, index: str, leaves: tuple[Leaf, ...] | None = None) -> None:
+        self.leaves = tuple(_leaves(schema)) if leaves is None else leaves
+        self.index = index
         self._order = list(_members(self.leaves))
 
     def mapping(self) -> dict[str, Any]:
@@ -96,7 +101,7 @@ class Documents:
             part = flows.slice(first, LINES_ROWS)
             versions = pc.add(part["record_number"].cast(pa.int64()), 1)
             action = [
-                Piece(b'{"index":{"_index":"%s-' % self._index.encode(), days(part)),
+                Piece(b'{"index":{"_index":"%s-' % self.index.encode(), days(part["flow_start_ns"])),
                 Piece(b'","_id":"', text.cells(part["flow_id"])),
                 Piece(b'","version":', versions, b',"version_type":"external"}}\n'),
             ]
@@ -128,9 +133,9 @@ class Documents:
         yield Piece(constant)
 
 
-def days(flows: pa.RecordBatch) -> pa.StringArray:
-    """The UTC day on which each flow starts, as `2026.11.21`."""
-    number = np.floor_divide(flows["flow_start_ns"].to_numpy(), _NS_PER_DAY).astype(np.int32)
+def days(times_ns: pa.Array) -> pa.StringArray:
+    """The UTC day of each time, as `2026.11.21`."""
+    number = np.floor_divide(times_ns.to_numpy(), _NS_PER_DAY).astype(np.int32)
     known, places = np.unique(number, return_inverse=True)
     names = pc.replace_substring(pa.array(known, pa.date32()).cast(pa.string()), "-", ".")
     return names.take(pa.array(places))
@@ -157,26 +162,27 @@ def _leaves(schema: pa.Schema) -> Iterator[Leaf]:
         ecs = (field.metadata or {}).get(b"ecs", b"").decode()
         if ecs.endswith((".location.lat", ".location.lon")):
             continue
-        leaf = _leaf(field, ecs or f"flow.{field.name}")._replace(column=field.name)
+        leaf = leaf_of(field, ecs or f"flow.{field.name}")._replace(column=field.name)
         if not free(leaf):
             leaf = leaf._replace(path=("flow", field.name))
             free(leaf)
         yield leaf
 
 
-def _leaf(field: pa.Field, name: str) -> Leaf:
+def leaf_of(field: pa.Field, name: str) -> Leaf:
+    """The field of a column, by its name in the documents."""
     path, column = tuple(name.split(".")), field.name
     unit = (field.metadata or {}).get(b"unit", b"").decode()
     if name == "network.type":
-        return Leaf(path, _KEYWORD, lambda flows: _joined("ipv", flows[column].cast(pa.string())), True)
+        return Leaf(path, KEYWORD, lambda flows: _joined("ipv", flows[column].cast(pa.string())), True)
     if path[-1] == "mac":
-        return Leaf(path, _KEYWORD, lambda flows: pc.replace_substring(pc.utf8_upper(flows[column]), ":", "-"), True)
+        return Leaf(path, KEYWORD, lambda flows: pc.replace_substring(pc.utf8_upper(flows[column]), ":", "-"), True)
     if path[-1] == "ip" or column.endswith("_ip"):
         return Leaf(path, {"type": "ip"}, lambda flows: text.cells(flows[column]), True)
     if unit == "ns" or pa.types.is_timestamp(field.type):
         return Leaf(path, {"type": "date_nanos"}, lambda flows: times(flows[column]), True)
     if name in _KEYWORDS:
-        return Leaf(path, _KEYWORD, lambda flows: text.cells(flows[column]), True)
+        return Leaf(path, KEYWORD, lambda flows: text.cells(flows[column]), True)
     mapping = _mapping_of(field.type)
     if unit and "properties" not in mapping:
         mapping = {**mapping, "meta": {"unit": unit}}
@@ -188,16 +194,16 @@ def _leaf(field: pa.Field, name: str) -> Leaf:
 def _derived(schema: pa.Schema) -> Iterator[Leaf]:
     """Fields that follow from columns."""
     yield Leaf(("@timestamp",), {"type": "date_nanos"}, lambda flows: times(flows["flow_start_ns"]), True)
-    yield Leaf(("ecs", "version"), _KEYWORD, _constant(ECS_VERSION), True)
-    yield Leaf(("event", "kind"), _KEYWORD, _kinds, True)
-    yield Leaf(("event", "module"), _KEYWORD, _constant("flowbeam"), True)
-    yield Leaf(("event", "category"), _KEYWORD, _constant('["network"]'))
-    yield Leaf(("event", "type"), _KEYWORD, _constant('["connection"]'))
+    yield Leaf(("ecs", "version"), KEYWORD, constant(ECS_VERSION), True)
+    yield Leaf(("event", "kind"), KEYWORD, _kinds, True)
+    yield Leaf(("event", "module"), KEYWORD, constant("flowbeam"), True)
+    yield Leaf(("event", "category"), KEYWORD, constant('["network"]'))
+    yield Leaf(("event", "type"), KEYWORD, constant('["connection"]'))
     length = {"type": "long", "meta": {"unit": "ns"}}
     yield Leaf(("event", "duration"), length, partial(_number, pc.subtract, "flow_end_ns", "flow_start_ns"))
     for name, column in {"bytes": "ip_octets", "packets": "packets"}.items():
         yield Leaf(("network", name), _LONG, partial(_number, pc.add, f"fwd_{column}", f"rev_{column}"))
-    yield Leaf(("network", "transport"), _KEYWORD, lambda flows: _NAMES.take(flows["protocol"]), True)
+    yield Leaf(("network", "transport"), KEYWORD, lambda flows: _NAMES.take(flows["protocol"]), True)
     yield Leaf(("related", "ip"), {"type": "ip"}, _both_addresses)
     for lat in schema:
         ecs = (lat.metadata or {}).get(b"ecs", b"").decode()
@@ -209,7 +215,7 @@ def _derived(schema: pa.Schema) -> Iterator[Leaf]:
                     yield Leaf(tuple(ecs.split("."))[:-1], {"type": "geo_point"}, point)
 
 
-_KEYWORD = {"type": "keyword", "ignore_above": KEYWORD_CHARACTERS}
+KEYWORD = {"type": "keyword", "ignore_above": KEYWORD_CHARACTERS}
 _LONG = {"type": "long"}
 
 
@@ -218,13 +224,14 @@ def _points(latitude: str, longitude: str, flows: pa.RecordBatch) -> pa.StringAr
     return _joined('{"lat":', text.cells(flows[latitude]), ',"lon":', text.cells(flows[longitude]), "}")
 
 
-def _constant(value: str) -> Callable[[pa.RecordBatch], pa.StringArray]:
+def constant(value: str) -> Callable[[pa.RecordBatch], pa.StringArray]:
+    """Makes the same value for each row."""
     return lambda flows: pa.repeat(pa.scalar(value, pa.string()), len(flows))
 
 
 def _kinds(flows: pa.RecordBatch) -> pa.StringArray:
     if "is_alert" not in flows.schema.names:
-        return _constant("event")(flows)
+        return constant("event")(flows)
     return pc.if_else(flows["is_alert"].fill_null(False), "alert", "event")
 
 
@@ -263,7 +270,7 @@ def _mapping_of(kind: pa.DataType) -> dict[str, Any]:
         return _LONG
     if types.is_floating(kind):
         return {"type": "double" if types.is_float64(kind) else "float"}
-    return _KEYWORD
+    return KEYWORD
 
 
 def _members(leaves: Iterable[Leaf]) -> Iterator[tuple[bytes, Leaf | None, bool]]:

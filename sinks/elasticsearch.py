@@ -3,15 +3,16 @@
 One index for each UTC day on which flows start, `INDEX-2026.11.21`. `?replicas=N&shards=N&keep_days=N` are settings of
 the indices, `?ca=FILE` names the authority of the server's certificate, `?setup=no` leaves the index template to
 `python -m sinks.elasticsearch --setup URL`. Credentials are in the environment: FLOWBEAM_ELASTICSEARCH_API_KEY, or
-_USER and _PASSWORD; with _FILE behind the name, in the file that is named there.
+_USER and _PASSWORD; with _FILE behind the name, in the file that is named there. Events of sensors and what is noticed
+about a model are documents of `INDEX.sensors-2026.11.21` and `INDEX.drift-2026.11.21`, unless `?events=no`.
 """
 
 import sys
 
-from sinks.search_bulk import main
+from sinks.search_bulk import main, open_events
 from sinks.search_bulk import open_bulk as open_sink
 
-__all__ = ["VARIANTS", "open_sink"]
+__all__ = ["VARIANTS", "open_events", "open_sink"]
 
 VARIANTS = ("https",)
 

@@ -8,10 +8,10 @@ _USER and _PASSWORD; with _FILE behind the name, in the file that is named there
 
 import sys
 
-from sinks.search_bulk import main
+from sinks.search_bulk import main, open_events
 from sinks.search_bulk import open_bulk as open_sink
 
-__all__ = ["VARIANTS", "open_sink"]
+__all__ = ["VARIANTS", "open_events", "open_sink"]
 
 VARIANTS = ("https",)
 

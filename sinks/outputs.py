@@ -4,7 +4,8 @@ The scheme of a URL is the name of a module of this package that has `open_sink(
 A module whose place goes without saying has a `DEFAULT_PLACE`; one with `VARIANTS = ("https",)` writes `scheme+https`,
 too. Where a sink writes to a local path, the module's `local_path(url)` names it; where it keeps journals there in a
 streaming job, `files(url)` says how files are made of them. Where DuckDB reads what it wrote, `query(url, context)` is
-an expression of its Python module that shows the top talkers.
+an expression of its Python module that shows the top talkers. Where a server takes what is told beside flows, too,
+`open_events(url, context, dataset)` opens it for events of sensors, or for what is noticed about a model.
 """
 
 import importlib
@@ -151,6 +152,30 @@ def open_outputs(texts: Iterable[str], context: SinkContext) -> list[tuple[SinkU
         taken[place] = url
         opened.append((url, _sink_module(url).open_sink(url, context)))
     return opened
+
+
+def open_events(
+    urls: Iterable[SinkUrl], context: SinkContext, dataset: str, schema: pa.Schema
+) -> list[tuple[SinkUrl, beam.PTransform]]:
+    """The sinks of those outputs that take events, too.
+
+    Args:
+        urls: The outputs.
+        context: Of the job.
+        dataset: Which events: `sensors` or `drift`.
+        schema: Their columns.
+
+    Raises:
+        InputError: A server cannot take them.
+    """
+    takers = [url for url in urls if hasattr(_sink_module(url), "open_events")]
+    if not takers:
+        return []
+    from sinks.event_documents import described  # libraries that other jobs start sooner without
+
+    of_events = context._replace(schema=described(schema, dataset))
+    opened = ((url, _sink_module(url).open_events(url, of_events, dataset)) for url in takers)
+    return [(url, sink) for url, sink in opened if sink is not None]
 
 
 def folder_beside(urls: Iterable[SinkUrl], name: str) -> Path:

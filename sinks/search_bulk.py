@@ -42,10 +42,10 @@ def open_bulk(url: SinkUrl, context: SinkContext) -> beam.PTransform:
     Raises:
         InputError: A setting is wrong, or the server is away or does not accept it.
     """
-    from sinks.documents import Documents
+    from sinks.event_documents import documents_of
 
     address = parse_address(url)
-    documents = Documents(context.schema, address.name)
+    documents = documents_of(context.schema, address.name)
     makes: list[str] = []
     try:
         makes = set_up(address, documents.mapping(), context.only_check)
@@ -53,6 +53,22 @@ def open_bulk(url: SinkUrl, context: SinkContext) -> beam.PTransform:
         if context.unsent is None:
             raise InputError(f"{url}: {error}; start the server, or correct the address") from error
     return WriteBlocks(url, context, partial(Bulk, address, context.schema), BLOCK_ROWS, THREADS, makes)
+
+
+def open_events(url: SinkUrl, context: SinkContext, dataset: str) -> beam.PTransform | None:
+    """The sink for events beside the flows of an output, in indices of their own; None with `events=no`.
+
+    Args:
+        url: The output.
+        context: Of the job; its schema is that of the events.
+        dataset: Which events.
+
+    Raises:
+        InputError: As `open_bulk`.
+    """
+    if not parse_address(url).events:
+        return None
+    return open_bulk(url._replace(path=f"{url.path}.{dataset}"), context)
 
 
 def set_up(address: Address, properties: dict[str, Any], only_check: bool = False) -> list[str]:
@@ -78,10 +94,10 @@ class Bulk:
     """
 
     def __init__(self, address: Address, schema: pa.Schema) -> None:
-        from sinks.documents import Documents
+        from sinks.event_documents import documents_of
 
         self._address = address
-        self._documents = Documents(schema, address.name)
+        self._documents = documents_of(schema, address.name)
         set_up(address, self._documents.mapping())  # of a server that was away when the pipeline was built
         self._server = connect(address)
 

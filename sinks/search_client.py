@@ -13,7 +13,7 @@ from sinks.blocks import Unavailable
 from sinks.outputs import SinkUrl
 from transforms.records import InputError
 
-PARAMETERS = ("ca", "replicas", "shards", "keep_days", "setup")
+PARAMETERS = ("ca", "replicas", "shards", "keep_days", "setup", "events")
 
 REQUEST_S = 60.0
 """How long an answer may take."""
@@ -38,6 +38,7 @@ class Address(NamedTuple):
         shards: Shards of a day.
         keep_days: Indices are deleted after so many days; None leaves them.
         setup: Whether the index template is made, and brought up to date.
+        events: Whether events of sensors and what is noticed about a model go there, too.
     """
 
     url: SinkUrl
@@ -48,6 +49,7 @@ class Address(NamedTuple):
     shards: int
     keep_days: int | None
     setup: bool
+    events: bool
 
     @property
     def product(self) -> str:
@@ -92,8 +94,9 @@ def parse_address(url: SinkUrl) -> Address:
         raise InputError(f"{url}: ca is for encrypted connections; write {url.module}+https://{hosts}/{index}")
     if "ca" in given and not os.access(given["ca"], os.R_OK):
         raise InputError(f"{url}: ca={given['ca']} is no file that can be read")
-    if given.get("setup", "yes") not in ("yes", "no"):
-        raise InputError(f"{url}: setup={given['setup']}; it is yes or no")
+    for name in ("setup", "events"):
+        if given.get(name, "yes") not in ("yes", "no"):
+            raise InputError(f"{url}: {name}={given[name]}; it is yes or no")
     return Address(
         url,
         tuple(_host(url, host, secure) for host in hosts.split(",")),
@@ -103,6 +106,7 @@ def parse_address(url: SinkUrl) -> Address:
         _whole(url, "shards", 1) or 1,
         _whole(url, "keep_days", 1),
         given.get("setup", "yes") == "yes",
+        given.get("events", "yes") == "yes",
     )
 
 
@@ -196,8 +200,9 @@ class _Elasticsearch:
         if body is not None:
             headers["content-type"] = "application/x-ndjson" if "_bulk" in target else "application/json"
         try:
-            transport = self._client.transport
-            answer = transport.perform_request(method, target, headers=headers, body=body, max_retries=0)
+            answer = self._client.transport.perform_request(
+                method, target, headers=headers, body=body, max_retries=0, request_timeout=REQUEST_S
+            )
         except self._tls as error:
             raise Unavailable(untrusted(self._address, str(error.message))) from error
         except self._lost as error:

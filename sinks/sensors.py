@@ -74,6 +74,8 @@ _COLUMNS = (
     ("clock_error_ns", pa.int64(), "Largest error of its clock; null if unknown."),
 )
 
+NAME = "sensors"
+
 _UNKNOWN = -1
 
 
@@ -84,7 +86,7 @@ class SensorFiles(RowFiles):
     schema = pa.schema([pa.field(name, kind, metadata={"doc": doc}) for name, kind, doc in _COLUMNS])
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
-        super().__init__("sensors", folder)
+        super().__init__(NAME, folder)
 
     def row(self, event: SensorEvent) -> dict[str, Any]:
         """The event and, where the sensor told it, its health."""
@@ -134,6 +136,11 @@ class WriteSensorEvents(beam.PTransform):
 
 
 _told = HourlyCount()
+
+
+def rows_of(event: SensorEvent) -> pa.RecordBatch:
+    """The event as a batch of one row."""
+    return SensorFiles("").batch([event])
 
 
 def _counted(event: SensorEvent) -> SensorEvent:

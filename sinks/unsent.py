@@ -46,9 +46,11 @@ def write(folder: Path, url: SinkUrl, context: SinkContext, flows: pa.RecordBatc
     """
     features = ",".join(context.feature_sets)
     about = {_OUTPUT: url.text.encode(), _FEATURES: features.encode(), _JOB: context.job.encode()}
-    schema = flows.schema.with_metadata({**(flows.schema.metadata or {}), **about})
+    known = {**(context.schema.metadata or {}), **(flows.schema.metadata or {})}
+    schema = flows.schema.with_metadata({**known, **about})
     digest = hashlib.blake2b(url.text.encode(), digest_size=16)
-    digest.update(flows.select(["flow_id", "record_number"]).serialize())
+    is_flows = "flow_id" in flows.schema.names
+    digest.update((flows.select(["flow_id", "record_number"]) if is_flows else flows).serialize())
     path = folder / f"{url.module}-{digest.hexdigest()}.arrow"
     hidden = places.partial(path, context.job)
     with places.one_line("unsent", folder):

@@ -1,30 +1,26 @@
-"""A proxy before an HTTP server that fails as networks and busy servers do."""
+"""Proxies before servers that fail as networks and busy servers do."""
 
 import contextlib
 import socket
 import struct
 import threading
+from abc import abstractmethod
 from types import TracebackType
+from typing import TypeVar
+
+_Proxy = TypeVar("_Proxy", bound="_Listening")
 
 
-class Proxy:
-    """Passes requests on, each by a connection of its own to the server, unless a fault is due.
-
-    Attributes:
-        port: Where it listens on the loopback interface.
-        fault: What happens to a request: `refuse` (the connection ends before an answer), `reset`, `stall` (no answer
-            until the client goes), `429`, `503`; empty: nothing.
-        faults_left: To so many requests, then no more; a negative number: to all.
-    """
+class _Listening:
+    """What accepts connections on the loopback interface, each served by a thread."""
 
     def __init__(self, server: int) -> None:
-        self.fault, self.faults_left = "", 0
         self._server = server
         self._listening = socket.create_server(("127.0.0.1", 0))
-        self.port = self._listening.getsockname()[1]
+        self.port: int = self._listening.getsockname()[1]
         self._ended = threading.Event()
 
-    def __enter__(self) -> "Proxy":
+    def __enter__(self: _Proxy) -> _Proxy:
         threading.Thread(target=self._accept, daemon=True).start()
         return self
 
@@ -44,6 +40,73 @@ class Proxy:
                 return
             threading.Thread(target=self._serve, args=(client,), daemon=True).start()
 
+    @abstractmethod
+    def _serve(self, client: socket.socket) -> None:
+        """Serves a connection to its end."""
+
+
+class Wire(_Listening):
+    """Passes octets on in both directions, whatever the protocol, until it is cut.
+
+    Attributes:
+        port: Where it listens on the loopback interface.
+    """
+
+    def __init__(self, server: int) -> None:
+        super().__init__(server)
+        self._is_cut = False
+        self._open: set[socket.socket] = set()
+
+    def cut(self) -> None:
+        """Resets all connections, and those that come."""
+        self._is_cut = True
+        for one in tuple(self._open):
+            _reset(one)
+
+    def mend(self) -> None:
+        """Passes octets on again."""
+        self._is_cut = False
+
+    def _serve(self, client: socket.socket) -> None:
+        if self._is_cut:
+            _reset(client)
+            return
+        try:
+            server = socket.create_connection(("127.0.0.1", self._server))
+        except OSError:
+            _reset(client)
+            return
+        self._open |= {client, server}
+        back = threading.Thread(target=self._pass_on, args=(server, client), daemon=True)
+        back.start()
+        self._pass_on(client, server)
+        back.join()
+        self._open -= {client, server}
+        client.close()
+        server.close()
+
+    def _pass_on(self, one: socket.socket, other: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while octets := one.recv(65536):
+                other.sendall(octets)
+        with contextlib.suppress(OSError):
+            other.shutdown(socket.SHUT_WR)
+
+
+class Proxy(_Listening):
+    """Passes requests on, each by a connection of its own to the server, unless a fault is due.
+
+    Attributes:
+        port: Where it listens on the loopback interface.
+        fault: What happens to a request: `refuse` (the connection ends before an answer), `reset`, `stall` (no answer
+            until the client goes), `429`, `503`, `slow` (the answer comes half a second later); empty: nothing.
+        faults_left: To so many requests, then no more; a negative number: to all.
+    """
+
+    def __init__(self, server: int) -> None:
+        super().__init__(server)
+        self.fault, self.faults_left = "", 0
+
     def _serve(self, client: socket.socket) -> None:
         with client, contextlib.suppress(OSError):
             while request := _message(client):
@@ -53,17 +116,27 @@ class Proxy:
                 if fault == "refuse":
                     return
                 if fault == "reset":
-                    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    _reset(client)
                     return
                 if fault == "stall":
                     client.recv(1)
                     return
-                client.sendall(_busy(fault) if fault else self._answer(request))
+                if fault == "slow":
+                    self._ended.wait(0.5)
+                client.sendall(_busy(fault) if fault.isdecimal() else self._answer(request))
 
     def _answer(self, request: bytes) -> bytes:
         with socket.create_connection(("127.0.0.1", self._server)) as server:
             server.sendall(request)
             return _message(server)
+
+
+def _reset(connection: socket.socket) -> None:
+    """Ends a connection so that the other side's next call fails."""
+    with contextlib.suppress(OSError):
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        connection.shutdown(socket.SHUT_RDWR)
+    connection.close()
 
 
 def _busy(status: str) -> bytes:

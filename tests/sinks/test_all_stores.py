@@ -1,4 +1,4 @@
-"""One job with an output for each store there is: every record is in every one of them."""
+"""One job with an output for each store there is: every field of every record is in every one of them."""
 
 import io
 import json
@@ -11,6 +11,7 @@ from fault_testing import messages_in
 from search_testing import as_flows
 from servers.bigquery_gate import gate as make_gate
 from servers.cassandra import PASSWORD, USER
+from sink_testing import rows_of_bigquery, rows_of_cassandra
 
 from pipelines import flows as main_job
 from pipelines import generate
@@ -26,15 +27,22 @@ def gate(monkeypatch):
         yield started
 
 
+def nanosecond_capture(path):
+    """Traffic over IPv4 and IPv6 with times that end in odd nanoseconds."""
+    assert generate.main(["--output", str(path), "--packets", "3000", "--quiet"]) == 0
+    path.write_bytes(b"\x4d\x3c\xb2\xa1" + path.read_bytes()[4:])  # what were microseconds are nanoseconds
+    return path
+
+
 def test_one_job_fills_every_store(kafka, elasticsearch, opensearch, cassandra, gate, monkeypatch, tmp_path):
-    """Kafka, Elasticsearch, OpenSearch, Cassandra, BigQuery, Parquet: the same flows."""
+    """Kafka, Elasticsearch, OpenSearch, Cassandra, BigQuery, Parquet: nulls, IPv6, nanoseconds, Unicode, 64 bits."""
     monkeypatch.setenv("FLOWBEAM_CASSANDRA_USERNAME", USER)
     monkeypatch.setenv("FLOWBEAM_CASSANDRA_PASSWORD", PASSWORD)
     name = f"all{secrets.token_hex(4)}"
     kafka.create_topic(name, 2)
     cassandra.create_keyspace(name)
-    capture = str(tmp_path / "demo.pcap")
-    assert generate.main(["--output", capture, "--packets", "3000", "--quiet"]) == 0
+    capture = nanosecond_capture(tmp_path / "demo.pcap")
+    sensor = 'Gerät \U0001f6f0 "1"\\'
     schema = tmp_path / "flow.avsc"
     places = (
         f"parquet:{tmp_path}/flows",
@@ -45,10 +53,15 @@ def test_one_job_fills_every_store(kafka, elasticsearch, opensearch, cassandra, 
         f"bigquery:{TABLE}",
     )
     outputs = [f"--output={place}" for place in places]
-    assert main_job.main(["--runner=DirectRunner", "--quiet", f"--input={capture}", *outputs]) == 0
+    assert main_job.main(["--runner=DirectRunner", "--quiet", f"--input={capture}", "--sensor", sensor, *outputs]) == 0
     table = pq.read_table(tmp_path / "flows", partitioning=None).sort_by("flow_id")
     flows = {row["flow_id"]: row for row in table.to_pylist()}
     assert len(flows) > 100
+    assert {row["sensor"] for row in flows.values()} == {sensor}
+    assert {row["ip_version"] for row in flows.values()} == {4, 6}
+    assert any(row["flow_start_ns"] % 1000 for row in flows.values())
+    nulls = {name for row in flows.values() for name, value in row.items() if value is None}
+    assert len(nulls) > 50
     parsed = fastavro.parse_schema(json.loads(schema.read_text(encoding="utf-8")))
     records = [
         fastavro.schemaless_reader(io.BytesIO(octets[10:]), parsed, None)
@@ -59,8 +72,12 @@ def test_one_job_fills_every_store(kafka, elasticsearch, opensearch, cassandra, 
         found = as_flows(node.documents(name), table.schema)
         assert {row["flow_id"]: row for row in found} == flows
     with cassandra.session() as session:
-        in_cassandra = {row["flow_id"] for row in session.execute(f"SELECT flow_id FROM {name}.flows_by_source")}
-    assert in_cassandra == set(flows)
-    assert {row["flow_id"]: row["fwd_packets"] for row in gate.rows(TABLE)} == {
-        flow_id: row["fwd_packets"] for flow_id, row in flows.items()
-    }
+        for table_name in ("flows_by_source", "flows_by_destination"):
+            found = rows_of_cassandra(session.execute(f"SELECT * FROM {name}.{table_name}"))
+            names = found[0].keys()
+            assert table_name == "flows_by_destination" or set(names) == set(table.schema.names)
+            assert {row["flow_id"]: row for row in found} == {
+                flow_id: {column: row[column] for column in names} for flow_id, row in flows.items()
+            }
+    (batch,) = table.combine_chunks().to_batches()
+    assert sorted(gate.rows(TABLE), key=lambda row: row["flow_id"]) == rows_of_bigquery(batch)

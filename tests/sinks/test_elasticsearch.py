@@ -5,6 +5,7 @@ import json
 import re
 import secrets
 import threading
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
@@ -19,6 +20,8 @@ from pipelines import generate, resend
 from sinks import blocks, outputs, search_client
 from sinks.outputs import SinkContext
 from transforms.records import InputError
+
+MODEL = Path(__file__).parents[2] / "models" / "demo"
 
 
 @pytest.fixture(params=["elasticsearch", "opensearch"])
@@ -162,6 +165,24 @@ def test_a_template_left_to_somebody_else_must_be_there(server, index):
     assert write(output, [flows([2])])["records_written"] == 1
     with pytest.raises(InputError, match=f"fields are missing in the index template {index}"):
         write(output, [flows([3], feature_sets=["flowbeam@1"])], ["flowbeam@1"])
+
+
+def test_what_is_noticed_about_a_model_is_there(server, index, tmp_path, capsys):
+    """Beside the flows, the rows of the folder; of endless input events of sensors go there, too."""
+    capture = str(tmp_path / "demo.pcap")
+    assert generate.main(["--output", capture, "--packets", "3000", "--quiet"]) == 0
+    job = ["--quiet", f"--input={capture}", f"--output={url(server, index)}", f"--model={MODEL}", "--drift_min_flows=1"]
+    assert main_job.main([*job, f"--drift={tmp_path / 'drift'}"]) == 0
+    rows = pq.read_table(tmp_path / "drift").to_pylist()
+    server.ask("POST", f"/{index}.drift-*/_refresh")
+    hits = server.ask("POST", f"/{index}.drift-*/_search", {"size": 100})["hits"]["hits"]
+    found = [(hit["_source"]["event"]["action"], hit["_source"]["drift"].get("psi")) for hit in hits]
+    assert sorted(found) == sorted((row["event"], row["psi"]) for row in rows) != []
+    spool = f"spool:{tmp_path / 'spool'}"
+    endless = ["--runner=PrismRunner", "--streaming", f"--input={spool}", f"--output={url(server, index)}"]
+    (tmp_path / "spool").mkdir()
+    assert main_job.main([*endless, "--show_steps"]) == 0
+    assert f"Write sensors to {server.scheme}://{server.host}/{index}" in capsys.readouterr().out
 
 
 def test_setup_is_a_command(server, index, capsys):

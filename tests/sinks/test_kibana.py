@@ -16,12 +16,15 @@ import pytest
 from sink_testing import START_NS, flows
 
 from pipelines import kibana as command
-from sinks import kibana, outputs
-from sinks.documents import Documents
+from sinks import drift, kibana_panels, outputs, sensors
+from sinks import kibana as objects_of
 from sinks.outputs import SinkContext
+from transforms.drift import rows as drift_rows
+from transforms.records import EVENT_DROPPING, EVENT_STALE, EVENT_STARTED, NO_TIME, SensorEvent, SensorHealth
 
 BUNDLE = Path(__file__).parents[2] / "deploy" / "kibana" / "flowbeam.ndjson"
-SCHEMA = command.every_column()
+SCHEMAS = command.schemas()
+SCHEMA = SCHEMAS["flows"]
 
 
 @pytest.fixture(scope="module")
@@ -50,30 +53,38 @@ def test_what_an_object_refers_to_comes_before_it(objects):
 
 
 def test_every_panel_is_on_a_dashboard(objects):
-    shown = {name for names in kibana.DASHBOARDS.values() for name in names}
-    assert shown == {panel.name for panel in kibana.PANELS}
+    shown = {name for names in kibana_panels.DASHBOARDS.values() for name in names}
+    assert shown == {panel.name for panel in kibana_panels.PANELS}
     (catraca,) = (one for one in objects if one["id"] == "flowbeam-catraca")
     assert len(json.loads(catraca["attributes"]["panelsJSON"])) == 11
 
 
 def test_every_field_is_in_the_mapping(objects):
-    mapping = {leaf.name: leaf.mapping for leaf in Documents(SCHEMA, "flows").leaves}
-    known = set(mapping) | {f"{name}.{inner}" for name, one in mapping.items() for inner in one.get("properties", ())}
-    for panel in kibana.PANELS:
-        assert kibana.fields_of(panel) <= known, panel.name
-        for bucket in panel.buckets:
-            assert (mapping.get(bucket.field, {}).get("type") == "geo_point") == (bucket.kind == "tile"), panel.name
-    (view,) = (one for one in objects if one["type"] == "index-pattern")
-    assert set(json.loads(view["attributes"]["fieldAttrs"])) <= known
+    views = {one["id"]: one["attributes"] for one in objects if one["type"] == "index-pattern"}
+    for view, schema in SCHEMAS.items():
+        documents = objects_of.documents_in(view, schema, "flows")
+        mapping = {leaf.name: leaf.mapping for leaf in documents.leaves}
+        known = {f"{name}.{inner}" for name, one in mapping.items() for inner in one.get("properties", ())} | set(
+            mapping
+        )
+        for panel in kibana_panels.PANELS:
+            if panel.view == view:
+                assert kibana_panels.fields_of(panel) <= known, panel.name
+                for bucket in panel.buckets:
+                    is_point = mapping.get(bucket.field, {}).get("type") == "geo_point"
+                    assert is_point == (bucket.kind == "tile"), panel.name
+        attributes = views[objects_of.DATA_VIEWS[view]]
+        assert set(json.loads(attributes["fieldAttrs"])) <= known
+        assert attributes["title"] == f"{documents.index}-*"
 
 
 def test_a_visualization_asks_for_what_its_query_does(objects):
     """Both come of one description."""
     states = {one["id"]: json.loads(one["attributes"]["visState"]) for one in objects if one["type"] == "visualization"}
-    for panel in kibana.PANELS:
+    for panel in kibana_panels.PANELS:
         if panel.kind != "map":
             asked = {aggregation["params"].get("field") for aggregation in states[panel.name]["aggs"]}
-            assert asked - {None} == kibana.fields_of(panel) - {field for field, _ in panel.where} | (
+            assert asked - {None} == kibana_panels.fields_of(panel) - {field for field, _ in panel.where} | (
                 asked & {field for field, _ in panel.where}
             )
 
@@ -135,18 +146,63 @@ def traffic():
     return pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
 
 
+def sensor_events():
+    """Of two sensors within an hour: what they dropped, how busy they are; times that are not known."""
+    dice, found = random.Random(8), []
+    for number in range(200):
+        sensor, at = dice.choice(("north", "south")), START_NS + dice.randrange(3600) * 1_000_000_000
+        kind = dice.choice((EVENT_STARTED, EVENT_DROPPING, EVENT_DROPPING, EVENT_STALE))
+        health = SensorHealth(dice.randrange(400) / 4, 1 << 30, dice.randrange(50)) if kind == EVENT_DROPPING else None
+        time_ns = at if dice.random() < 0.9 else NO_TIME
+        found.append(SensorEvent(sensor, START_NS, 0, kind, time_ns, at, number, dice.randrange(1, 10**12), health))
+    return pa.Table.from_batches(map(sensors.rows_of, found)).combine_chunks().to_batches()[0]
+
+
+def noticed():
+    """Of two models within an hour: inputs and answers, alarms among them."""
+    dice, found = random.Random(9), []
+    for number in range(100):
+        row = {"model_id": dice.choice(("one", "two")), "window_end_ns": START_NS + number * 36_000_000_000}
+        if dice.random() < 0.5:
+            event = dice.choice((drift_rows.INPUTS_COMPARED, drift_rows.INPUTS_CHANGED))
+            row |= {"event": event, "psi": dice.random(), "features_changed": dice.randrange(9), "level": dice.random()}
+            row |= {"features": [{"feature": "Flow Duration", "psi": 0.5}]}
+        else:
+            event = dice.choice((drift_rows.ANSWERS_COMPARED, drift_rows.MODEL_DECAYED))
+            row |= {"event": event, "error_rate": dice.random(), "usual_error_rate": 0.01, "wrong": dice.randrange(9)}
+        found.append(row)
+    return drift_rows.batch(found)
+
+
 @pytest.fixture(scope="module")
 def there(elasticsearch):
-    """An index with the traffic, and its documents as they were sent."""
+    """For each data view its indices, filled by one output, and the documents as they were sent."""
     index, batch = f"kibana-{secrets.token_hex(4)}", traffic()
     context = SinkContext(("flowbeam@1",), batch.schema, "test")
-    ((_, sink),) = outputs.open_outputs([f"elasticsearch://{elasticsearch.host}/{index}?replicas=0"], context)
-    sender = sink.sender()
-    assert sender.send(batch).written == len(batch)
-    sender.close()
-    assert elasticsearch.count(index) == len(batch)
-    lines = Documents(batch.schema, index).lines(batch)
-    return index, [json.loads(lines.line(row)) for row in range(len(lines))]
+    output = f"elasticsearch://{elasticsearch.host}/{index}?replicas=0"
+    ((url, sink),) = outputs.open_outputs([output], context)
+    sinks = {"flows": (sink, batch)}
+    for view, rows in {sensors.NAME: sensor_events(), drift.NAME: noticed()}.items():
+        ((_, sink),) = outputs.open_events([url], context, view, SCHEMAS[view])
+        sinks[view] = (sink, rows)
+    found = {}
+    for view, (sink, rows) in sinks.items():
+        sender = sink.sender()
+        for _ in range(2):  # a bundle may be repeated
+            assert sender.send(rows).written == len(rows)
+        sender.close()
+        documents = objects_of.documents_in(view, SCHEMAS[view], index)
+        assert elasticsearch.count(documents.index) == len(rows)
+        lines = documents.lines(rows)
+        found[view] = documents.index, [json.loads(lines.line(row)) for row in range(len(lines))]
+    return found
+
+
+def test_events_may_be_left_out():
+    """Then the server gets flows alone, as those that take nothing else do."""
+    context = SinkContext(("cic@1",), SCHEMA, "test")
+    urls = map(outputs.parse_url, ("elasticsearch://127.0.0.1:1/x?events=no", "kafka://127.0.0.1:1/x", "parquet:x"))
+    assert outputs.open_events(urls, context, sensors.NAME, SCHEMAS["sensors"]) == []
 
 
 def values(document, field):
@@ -168,7 +224,7 @@ def keys(document, bucket):
     if bucket.kind == "time":
         return {minute(one) for one in found}
     if bucket.kind == "tile":
-        return {kibana.tile_of(one["lat"], one["lon"]) for one in found}
+        return {kibana_panels.tile_of(one["lat"], one["lon"]) for one in found}
     return {int(one) if isinstance(one, bool) else one for one in found}
 
 
@@ -223,10 +279,10 @@ def rounded(value):
     return [None if one is None else float(f"{one:.6g}") for one in value]
 
 
-@pytest.mark.parametrize("panel", kibana.PANELS, ids=lambda panel: panel.name)
+@pytest.mark.parametrize("panel", kibana_panels.PANELS, ids=lambda panel: panel.name)
 def test_a_panel_shows_right_numbers(there, elasticsearch, panel):
-    index, documents = there
-    answer = elasticsearch.ask("POST", f"/{index}-*/_search", kibana.query(panel))
+    index, documents = there[panel.view]
+    answer = elasticsearch.ask("POST", f"/{index}-*/_search", kibana_panels.query(panel))
     kept = [
         document
         for document in documents

@@ -1,0 +1,222 @@
+"""Stores that fail under a job that goes on: in the end every flow is in each of them, once, and alerts were posted.
+
+A sensor replays traffic onto a topic, and the job on a real runner writes flows to real servers. What the servers have
+is compared with the flows in files, and these with those of the bounded job on the topic's content.
+"""
+
+import io
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import command_testing
+import duckdb
+import fastavro
+import pytest
+from fault_testing import LIMIT_S, Job, Sensor, bounded, capture_of, check_flows, messages_in, rejects_of, topic_of
+from proxy_testing import Proxy, Wire
+from search_testing import as_flows
+from servers.cassandra import PASSWORD, USER
+from servers.fixtures import need
+from servers.processes import wait_until
+from sink_testing import rows_of_cassandra
+from webhook_testing import Receiver, serving
+
+from pipelines import resend
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("cassandra")]
+
+MODEL = ("--model", Path(__file__).parents[2] / "models" / "demo", "--drift_window_s=60", "--drift_min_flows=20")
+RATE = 1500
+
+
+@pytest.fixture(scope="module")
+def capture(tmp_path_factory):
+    """What the sensor replays: attacks, too."""
+    return capture_of(tmp_path_factory.mktemp("capture"), 20_000)
+
+
+@pytest.fixture
+def credentials(monkeypatch):
+    monkeypatch.setitem(command_testing.ENVIRONMENT, "FLOWBEAM_CASSANDRA_USERNAME", USER)
+    monkeypatch.setitem(command_testing.ENVIRONMENT, "FLOWBEAM_CASSANDRA_PASSWORD", PASSWORD)
+    monkeypatch.setenv("FLOWBEAM_CASSANDRA_USERNAME", USER)
+    monkeypatch.setenv("FLOWBEAM_CASSANDRA_PASSWORD", PASSWORD)
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    yield from serving(Receiver())
+
+
+@pytest.fixture
+def start(tmp_path, capture, kafka) -> Iterator[Callable[..., tuple[Sensor, Job, str]]]:
+    """Starts a job that ends with its sensor, and the sensor; gives these, and the topic's name."""
+    with ExitStack() as stack:
+
+        def started(runner, *arguments: object) -> tuple[Sensor, Job, str]:
+            topic = stack.enter_context(topic_of(kafka, 2))
+            url = f"kafka://{kafka.bootstrap}/{topic}"
+            words = (*MODEL, "--stop_at_end", "--sensors=north", "--shards=2", *arguments)
+            job = stack.enter_context(Job(tmp_path, runner, url, *words))
+            job.runs()
+            sensor = stack.enter_context(Sensor(tmp_path, url, capture, "north", RATE))
+            job.writes()
+            return sensor, job, topic
+
+        yield started
+
+
+def flows_in_files(tmp_path, kafka, topic):
+    """What the job put into files, proved to be what it had to; by flow id."""
+    count, _ = check_flows(tmp_path, bounded(messages_in(kafka.bootstrap, topic), tmp_path, *map(str, MODEL)))
+    assert not rejects_of(tmp_path)
+    rows = f"SELECT DISTINCT * FROM read_parquet('{tmp_path}/live/**/*.parquet', hive_partitioning = false)"
+    table = duckdb.sql(rows).to_arrow_table()
+    flows = {row["flow_id"]: row for row in table.to_pylist()}
+    assert len(flows) == count > 100
+    return flows, table.schema
+
+
+def check_search(server, index, flows, schema):
+    found = server.documents(index)
+    assert len(found) == len(flows)
+    (name,) = {field.name for field in schema} & {"score"}
+    for row in as_flows(found, schema):
+        assert row[name] == pytest.approx(flows[row["flow_id"]][name])
+        assert {**row, name: 0, "explanation": 0} == {**flows[row["flow_id"]], name: 0, "explanation": 0}
+
+
+def check_cassandra(server, keyspace, flows):
+    with server.session() as session:
+        rows = rows_of_cassandra(session.execute(f"SELECT flow_id, fwd_packets FROM {keyspace}.flows_by_source"))
+    assert len(rows) == len(flows)
+    assert {row["flow_id"]: row["fwd_packets"] for row in rows} == {one: flows[one]["fwd_packets"] for one in flows}
+
+
+def check_kafka(bootstrap, topic, schema_file, flows):
+    """A repeated message is equal to the octet."""
+    schema = fastavro.parse_schema(json.loads(schema_file.read_text(encoding="utf-8")))
+    messages = set(messages_in(bootstrap, topic))
+    assert len(messages) == len(flows)
+    records = [fastavro.schemaless_reader(io.BytesIO(octets[10:]), schema, None) for octets in messages]
+    assert {row["flow_id"]: row["fwd_packets"] for row in records} == {one: flows[one]["fwd_packets"] for one in flows}
+
+
+def check_alerts(receiver, flows):
+    alerts = {one.hex() for one, row in flows.items() if row["is_alert"]}
+    assert alerts
+    assert {alert["id"] for alert in receiver.alerts} == alerts
+
+
+def test_a_network_that_is_cut_holds_nobody_up(
+    start, kafka, elasticsearch, cassandra, receiver, prism, credentials, tmp_path
+):
+    """Resets, silence, 429, 503, slowness while a job runs: files go on, and later each store has everything once."""
+    keyspace = index = f"cut{tmp_path.parent.name[-4:]}x"
+    cassandra.create_keyspace(keyspace)
+    with (
+        Proxy(elasticsearch.port("http")) as search,
+        Wire(cassandra.port("native")) as node,
+        Proxy(receiver.server_port) as posts,
+    ):
+        outputs = (
+            f"elasticsearch://127.0.0.1:{search.port}/{index}?replicas=0",
+            f"cassandra://127.0.0.1:{node.port}/{keyspace}?consistency=ONE",
+            f"webhook:http://127.0.0.1:{posts.port}/?window_s=0&posts_per_s=1000&timeout_s=2",
+        )
+        words = (*(f"--output={one}" for one in outputs), "--on_sink_failure=continue", "--sink_retry_s=1")
+        sensor, job, topic = start(prism, *words)
+        wait_until(lambda: elasticsearch.count(index) > 0 or not job.alive, LIMIT_S, "documents", 0.2)
+        before = memory_of(job)
+        for fault in ("reset", "503", "429", "refuse", "stall", "slow"):
+            search.fault = posts.fault = fault
+            search.faults_left = posts.faults_left = -1
+            if fault != "slow":
+                node.cut()
+            job.writes(more_than=job.written)
+            sensor.has_captured(sensor.captured + RATE)
+            job.writes(more_than=job.written)
+            search.fault = posts.fault = ""
+            node.mend()
+        assert memory_of(job) < before + (400 << 20)
+        sensor.stops()
+        job.process.wait(LIMIT_S)
+        if (tmp_path / "unsent").exists():
+            assert job.process.returncode == 2
+            assert "records that a server did not take are in" in job.said[-1]
+            assert resend.main([str(tmp_path / "unsent")]) == 0
+            assert list((tmp_path / "unsent").iterdir()) == []
+    flows, schema = flows_in_files(tmp_path, kafka, topic)
+    check_search(elasticsearch, index, flows, schema)
+    check_cassandra(cassandra, keyspace, flows)
+    check_alerts(receiver, flows)
+    assert {one["event"]["action"] for one in events_in(elasticsearch, f"{index}.sensors")} >= {"started", "ended"}
+    assert len(events_in(elasticsearch, f"{index}.drift")) > 0
+
+
+def memory_of(job) -> int:
+    """Octets of the job's process that are in memory."""
+    with open(f"/proc/{job.process.pid}/statm", encoding="ascii") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def events_in(server, index):
+    server.ask("POST", f"/{index}-*/_refresh")
+    return [hit["_source"] for hit in server.ask("POST", f"/{index}-*/_search", {"size": 1000})["hits"]["hits"]]
+
+
+def test_servers_that_are_killed_and_come_back_have_everything(start, kafka, receiver, prism, credentials, tmp_path):
+    """One after the other, in the middle of a stream; the job waits for them and ends well."""
+    need("elasticsearch", "cassandra", "kafka")
+    from servers.cassandra import CassandraServer
+    from servers.kafka import KafkaServer
+    from servers.search import ElasticsearchServer
+
+    with ExitStack() as stack:
+        elasticsearch, cassandra, broker = (
+            stack.enter_context(kind(tmp_path / kind.__name__))
+            for kind in (ElasticsearchServer, CassandraServer, KafkaServer)
+        )
+        cassandra.create_keyspace("killed")
+        broker.create_topic("killed", 2)
+        schema_file = tmp_path / "flow.avsc"
+        outputs = (
+            f"elasticsearch://{elasticsearch.host}/killed?replicas=0",
+            f"cassandra://{cassandra.address}/killed?consistency=ONE",
+            f"kafka://{broker.bootstrap}/killed?schema={schema_file}",
+        )
+        sensor, job, topic = start(prism, *(f"--output={one}" for one in outputs), "--sink_retry_s=280")
+        for server in (elasticsearch, cassandra, broker):
+            job.writes(more_than=job.written)
+            server.kill()
+            sensor.has_captured(sensor.captured + 3 * RATE)
+            server.start()
+        job.writes(more_than=job.written)
+        sensor.stops()
+        job.ends()
+        flows, schema = flows_in_files(tmp_path, kafka, topic)
+        check_search(elasticsearch, "killed", flows, schema)
+        check_cassandra(cassandra, "killed", flows)
+        check_kafka(broker.bootstrap, "killed", schema_file, flows)
+
+
+def test_kafka_and_webhook_live_on_flink(start, kafka, flink, receiver, tmp_path):
+    """What a checkpoint repeats is the same message, and the same alert."""
+    with topic_of(kafka, 2) as topic_of_flows:
+        schema_file = tmp_path / "flow.avsc"
+        outputs = (
+            f"kafka://{kafka.bootstrap}/{topic_of_flows}?schema={schema_file}",
+            f"{receiver.url}?window_s=0&posts_per_s=1000",
+        )
+        where = flink.pipeline_args("LOOPBACK", parallelism=2, checkpoint_ms=1000)
+        runner = [*where, f"--flink_master={flink.rest_url.removeprefix('http://')}"]
+        sensor, job, topic = start(runner, *(f"--output={one}" for one in outputs))
+        job.writes(more_than=job.written)
+        sensor.stops()
+        job.ends()
+        flows, _ = flows_in_files(tmp_path, kafka, topic)
+        check_kafka(kafka.bootstrap, topic_of_flows, schema_file, flows)
+        check_alerts(receiver, flows)
