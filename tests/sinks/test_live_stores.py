@@ -7,6 +7,7 @@ is compared with the flows in files, and these with those of the bounded job on 
 import io
 import json
 import os
+import secrets
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -115,7 +116,7 @@ def test_a_network_that_is_cut_holds_nobody_up(
     start, kafka, elasticsearch, cassandra, receiver, prism, credentials, tmp_path
 ):
     """Resets, silence, 429, 503, slowness while a job runs: files go on, and later each store has everything once."""
-    keyspace = index = f"cut{tmp_path.parent.name[-4:]}x"
+    keyspace = index = f"cut{secrets.token_hex(4)}"
     cassandra.create_keyspace(keyspace)
     with (
         Proxy(elasticsearch.port("http")) as search,
