@@ -11,6 +11,7 @@ from transforms.records import TCP
 
 _ROUTER_MAC = 0x02005E000001
 _EPHEMERAL_PORTS = (32768, 61000)  # Linux
+_DELAY_SPREAD = 0.4
 
 
 class Group(NamedTuple):
@@ -21,7 +22,8 @@ class Group(NamedTuple):
         v6_hi: `uint64[n]`.
         v6_lo: `uint64[n]`.
         macs: `uint64[n]`; the router's for hosts beyond it.
-        delay_ns: Mean round trip from the point of capture.
+        delay_ns: Median round trip from the point of capture.
+        delay_spread: The standard deviation of its logarithm, over sessions.
         hops: Routers between them and the point of capture.
     """
 
@@ -30,22 +32,27 @@ class Group(NamedTuple):
     v6_lo: np.ndarray
     macs: np.ndarray
     delay_ns: int
+    delay_spread: float
     hops: int
 
 
 def local(network: str, network_v6: str, first: int, count: int) -> Group:
     """`count` hosts of a site's network, numbered from `first`."""
     numbers = np.arange(first, first + count, dtype=np.uint64)
-    return Group(*_addresses(network, network_v6, numbers), numbers + np.uint64(0x02005E100000), 300_000, 0)
+    macs = numbers + np.uint64(0x02005E100000)
+    return Group(*_addresses(network, network_v6, numbers), macs, 300_000, _DELAY_SPREAD, 0)
 
 
-def remote(networks: Iterable[str], network_v6: str, per_network: int, delay_ms: float) -> Group:
+def remote(
+    networks: Iterable[str], network_v6: str, per_network: int, delay_ms: float, delay_spread: float = _DELAY_SPREAD
+) -> Group:
     """Hosts on the other side of the site's router, `per_network` in each network, scattered over it."""
     scattered = np.arange(1, per_network + 1, dtype=np.uint64) * np.uint64(40503)
     parts = [_addresses(network, network_v6, scattered) for network in networks]
     v4, v6_hi, v6_lo = (np.concatenate(columns) for columns in zip(*parts, strict=True))
     v6_lo = v6_lo + np.arange(len(v6_lo), dtype=np.uint64) * np.uint64(65537)
-    return Group(v4, v6_hi, v6_lo, np.full(len(v4), _ROUTER_MAC, np.uint64), round(delay_ms * MILLISECOND), 9)
+    macs = np.full(len(v4), _ROUTER_MAC, np.uint64)
+    return Group(v4, v6_hi, v6_lo, macs, round(delay_ms * MILLISECOND), delay_spread, 9)
 
 
 def _addresses(network: str, network_v6: str, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -81,7 +88,7 @@ def sessions_between(
     for side, group, exponent in (("src", initiators, 1.0), ("dst", responders, popularity)):
         chosen = (len(group.v4) * rng.random(count) ** exponent).astype(np.int64)
         assign(sessions, side, group, chosen, six)
-        sessions[f"{side}_delay_ns"] = group.delay_ns * rng.lognormal(0, 0.4, count)
+        sessions[f"{side}_delay_ns"] = group.delay_ns * rng.lognormal(0, group.delay_spread, count)
         sessions[f"{side}_ttl"] = np.where(chosen % 3 == 0, 128, 64) - (group.hops + chosen % 7 if group.hops else 0)
     sessions["src_port"] = rng.integers(*_EPHEMERAL_PORTS, count)
     sessions["name"] = INDEX[name]

@@ -70,27 +70,31 @@ class Profile:
     def attacks(self, rng: np.random.Generator, packets: float, length_ns: int) -> np.ndarray:
         """The sessions of every kind of attack, each a few times, within `length_ns` and of about `packets` packets."""
         site = self.site
-        kinds: list[tuple[Attack, Group, Group]] = [
-            (attacks.syn_flood, site.attackers, site.servers),
-            (attacks.slow_http, site.attackers, site.servers),
-            (attacks.dns_amplification, site.reflectors, site.servers),
-            (attacks.horizontal_scan, site.attackers, site.servers),
-            (attacks.vertical_scan, site.attackers, site.servers),
-            (attacks.ssh_brute_force, site.attackers, site.servers),
-            (attacks.beaconing, site.attackers, site.clients),
-            (attacks.exfiltration, site.attackers, site.clients),
+        kinds: list[tuple[Attack, Group, Group, int]] = [  # those whose flows are of many packets get more of them
+            (attacks.syn_flood, site.attackers, site.servers, 1),
+            (attacks.slow_http, site.attackers, site.servers, 2),
+            (attacks.dns_amplification, site.reflectors, site.servers, 1),
+            (attacks.horizontal_scan, site.attackers, site.servers, 1),
+            (attacks.vertical_scan, site.attackers, site.servers, 1),
+            (attacks.ssh_brute_force, site.attackers, site.servers, 2),
+            (attacks.beaconing, site.attackers, site.clients, 1),
+            (attacks.exfiltration, site.attackers, site.clients, 3),
         ]
-        times = 3 if packets >= 20_000 else 1
-        each = max(int(packets / len(kinds) / times), 4)
+        times = 3 if packets >= 3_000 else 1
+        each = packets / times / sum(weight for *_, weight in kinds)
         sessions = [np.zeros(0, SESSION)]
         for time in range(times):
-            for attack, attackers, victims in kinds:
+            for attack, attackers, victims, weight in kinds:
                 start_ns = int(length_ns * (0.02 + 0.7 * (time + rng.random()) / times))
-                sessions.append(attack(rng, each, attackers, victims, start_ns, length_ns // 6))
+                some = max(int(weight * each), 4)
+                sessions.append(attack(rng, some, attackers, victims, start_ns, length_ns // 6))
         return np.concatenate(sessions)
 
 
-_ATTACKERS = remote(["198.18.0.0/16", "198.19.0.0/16"], "2001:db8:bad::/48", 20, 60)
+_ANYWHERE = 0.8
+"""The spread of the ways to attackers: how far away they are says little."""
+
+_ATTACKERS = remote(["198.18.0.0/16", "198.19.0.0/16"], "2001:db8:bad::/48", 20, 60, _ANYWHERE)
 _REFLECTORS = remote(["203.0.0.0/16", "198.51.0.0/16"], "2001:db8:5ef::/48", 400, 45)
 
 _OFFICE = Site(
@@ -112,7 +116,7 @@ _CAMPUS = Site(
         [f"{net}.0.0/16" for net in ("13.107", "18.66", "34.117", "74.125", "93.184", "185.199", "199.232")],
         "2a00:1450::/32", 200, 31,
     ),
-    attackers=remote(["198.19.0.0/16"], "2001:db8:bad::/48", 35, 110),
+    attackers=remote(["198.19.0.0/16"], "2001:db8:bad::/48", 35, 110, _ANYWHERE),
     reflectors=_REFLECTORS,
 )  # fmt: skip
 
@@ -124,6 +128,10 @@ _OFFICE_MIX = (
     Part(benign.video, "clients", "internet", 0.3),
     Part(benign.ntp, "clients", "servers", 4),
     Part(benign.icmp, "clients", "internet", 2),
+    Part(benign.web, "internet", "servers", 4),
+    Part(benign.dns, "resolvers", "internet", 8),
+    Part(benign.mail, "internet", "servers", 2),
+    Part(benign.ssh, "internet", "servers", 0.4),
 )
 
 _CAMPUS_MIX = (
@@ -133,6 +141,7 @@ _CAMPUS_MIX = (
     Part(benign.dns, "resolvers", "internet", 8),
     Part(benign.mail, "internet", "servers", 3),
     Part(benign.ssh, "clients", "servers", 0.4),
+    Part(benign.ssh, "internet", "servers", 0.2),
     Part(benign.video, "clients", "internet", 2),
     Part(benign.ntp, "clients", "internet", 6),
     Part(benign.icmp, "servers", "clients", 1),

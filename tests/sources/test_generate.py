@@ -187,7 +187,7 @@ def test_the_office_has_every_attack(tmp_path):
 def test_attacks_look_like_what_they_are(tmp_path):
     """One victim of a flood, many ports or many hosts of a scan, even gaps of a beacon, uploads, unasked answers."""
     capture, truth = tmp_path / "made.pcap", tmp_path / "labels.csv"
-    generate(GenerateSettings(str(capture), 12_000, labels=str(truth)))
+    generate(GenerateSettings(str(capture), 19_000, labels=str(truth)))
     rows = {row["flow_id"].hex(): row for row in flows_of(capture)}
     kinds = defaultdict(list)
     for label in labelled(truth):
@@ -237,6 +237,32 @@ def test_profiles_share_no_clients(tmp_path):
     assert clients["office"]
     assert clients["campus"]
     assert not clients["office"] & clients["campus"]
+
+
+@pytest.mark.parametrize("profile", ["office", "campus"])
+def test_sites_are_called_from_outside(tmp_path, profile):
+    """By ordinary visitors too: that a flow comes from far away does not tell that it is an attack."""
+    truth = tmp_path / "a.csv"
+    generate(GenerateSettings(str(tmp_path / "a.pcap"), 20_000, profile=profile, labels=str(truth)))
+    inside = [ipaddress.ip_network(net) for net in ("10.0.0.0/8", "172.16.0.0/12", "2001:db8::/32")]
+    outside = Counter(
+        row["name"]
+        for row in labelled(truth)
+        if row["class"] == "benign" and not any(ipaddress.ip_address(row["src_ip"]) in net for net in inside)
+    )
+    assert outside["web"] > 5
+    assert outside["mail"] > 0
+
+
+def test_each_attack_comes_again(tmp_path):
+    """So that a model which learns from what came first has seen what comes last; exfiltration in several uploads."""
+    truth = tmp_path / "a.csv"
+    generate(GenerateSettings(str(tmp_path / "a.pcap"), 40_000, profile="campus", labels=str(truth)))
+    rows = [row for row in labelled(truth) if row["class"] != "benign"]
+    for name in ATTACKS - {"syn_flood", "dns_amplification"}:
+        ends = {(row["src_ip"], row["dst_ip"]) for row in rows if row["name"] == name}
+        assert len(ends) >= 3, name
+    assert sum(row["name"] == "exfiltration" for row in rows) >= 6
 
 
 @pytest.mark.parametrize(

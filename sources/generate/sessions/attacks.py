@@ -18,8 +18,8 @@ from sources.generate.sessions import (
 )
 from transforms.records import UDP
 
-_LONGEST_S = 1500
-"""No session lasts longer: the active timeout would split it."""
+_UPLOAD_PACKETS = 150
+"""Of an upload that is no mail, on average."""
 
 
 def syn_flood(
@@ -48,14 +48,14 @@ def forged_syns(
 def slow_http(
     rng: np.random.Generator, packets: int, attackers: Group, victims: Group, start_ns: int, length_ns: int
 ) -> np.ndarray:
-    """Many connections to one server, each kept busy with a few octets of header every ten seconds."""
+    """Many connections to one server, each kept busy with a few octets of header every few seconds."""
     each = int(np.clip(packets / 20, 4, 40))
     count = max(packets // (2 * each + 4), 2)
     sessions = sessions_between(rng, count, "slow_http", _one(rng, attackers), _one(rng, victims))
     sessions["dst_port"] = 80
-    sessions["exchanges"] = each
+    sessions["exchanges"] = rng.integers(2, 2 * each, count)
     sessions["request_octets"] = rng.integers(8, 30, count)
-    sessions["think_ns"] = min(length_ns // each + SECOND, 12 * SECOND)
+    sessions["think_ns"] = rng.integers(3_000, 12_000, count) * MILLISECOND
     sessions["spread"] = 30
     sessions["manner"] = rng.choice([LEFT_OPEN, RESET], count)
     sessions["start_ns"] = start_ns + _times(rng, count, min(length_ns // 4, 60 * SECOND))
@@ -161,15 +161,17 @@ def beaconing(
 def exfiltration(
     rng: np.random.Generator, packets: int, attackers: Group, victims: Group, start_ns: int, length_ns: int
 ) -> np.ndarray:
-    """A client sends far more than it receives, to one address outside."""
-    count = int(np.clip(packets // 3_000, 1, 50))
+    """A client sends far more than it receives, upload after upload, to one address outside."""
+    count = max(packets // _UPLOAD_PACKETS, 1)
     sessions = sessions_between(rng, count, "exfiltration", _one(rng, victims), _one(rng, attackers))
+    parts = rng.lognormal(0, 0.4, count)
+    each = packets * parts / parts.sum()
     sessions["dst_port"] = rng.choice([443, 22, 8443], count)
-    sessions["exchanges"] = np.clip(packets // count // 150, 1, 60)
+    sessions["exchanges"] = np.maximum(each // 100, 1)
     # An upload of 1,448 octets costs a packet and half an ACK.
-    sessions["request_octets"] = packets / count / sessions["exchanges"] / 1.5 * 1_448
+    sessions["request_octets"] = each / sessions["exchanges"] / 1.5 * 1_448
     sessions["response_octets"] = 80
-    sessions["think_ns"] = min(length_ns // 60, _LONGEST_S * SECOND // 60)
+    sessions["think_ns"] = rng.integers(500, 3_000, count) * MILLISECOND
     sessions["start_ns"] = start_ns + _times(rng, count, length_ns // 2)
     return sessions
 

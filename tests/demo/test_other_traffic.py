@@ -1,0 +1,26 @@
+"""What a model learned from one kind of traffic it finds in another, that it has not seen, while that streams."""
+
+import pytest
+from verdict_testing import alerted, generated, misjudged, streamed
+
+from pipelines import flows, label, train
+from sources.generate.sessions import NAMES
+
+pytestmark = pytest.mark.slow
+
+PACKETS = 120_000
+ATTACKS = {name.name for name in NAMES if name.label != "benign"}
+
+
+@pytest.mark.parametrize(("known", "other"), [("office", "campus"), ("campus", "office")])
+def test_attacks_are_found_in_traffic_of_another_profile(known, other, prism, tmp_path):
+    """By the commands, with their defaults: recall of each attack 0.95 or more, at most one false alarm in 1,000."""
+    traffic, truth = generated(tmp_path, known, 21, PACKETS)
+    made, labelled, model = (str(tmp_path / name) for name in ("made", "labelled", "model"))
+    assert flows.main(["--runner=DirectRunner", "--input", str(traffic), "--output", f"parquet:{made}", "--quiet"]) == 0
+    assert label.main(["--flows", made, "--attacks", str(truth), "--output", labelled, "--quiet"]) == 0
+    assert train.main(["--flows", labelled, "--max_fpr", "0.001", "--brief", "--output", model, "--quiet"]) == 0
+    traffic, truth = generated(tmp_path, other, 22, PACKETS)
+    found = alerted(streamed(tmp_path, prism, traffic, tmp_path / "model"), truth)
+    assert found.keys() == ATTACKS | {"benign"}
+    assert not misjudged(found), found
