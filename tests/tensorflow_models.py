@@ -2,8 +2,8 @@
 
     python tests/tensorflow_models.py FOLDER
 
-Needs FOLDER/flows.npz (columns) and FOLDER/office (a model folder). Makes FOLDER/trained (a SavedModel by TensorFlow
-Decision Forests), FOLDER/exported (the model as one), and FOLDER/said.npz: what TensorFlow says of the flows with both.
+Needs FOLDER/flows.npz (columns) and FOLDER/exported (a model as a SavedModel). Makes FOLDER/trained (a SavedModel by
+TensorFlow Decision Forests), and FOLDER/said.npz: what TensorFlow says of the flows with both.
 """
 
 import os
@@ -12,14 +12,11 @@ from pathlib import Path
 
 os.environ["TF_USE_LEGACY_KERAS"] = "1"  # the one that TensorFlow Decision Forests builds on
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
-sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import numpy as np
 import tensorflow as tf
 import tensorflow_decision_forests as tfdf
 import tf_keras
-
-from transforms.model.savedmodel import export_savedmodel
 
 
 def main(folder: Path) -> None:
@@ -30,7 +27,6 @@ def main(folder: Path) -> None:
     trained = tfdf.keras.GradientBoostedTreesModel(num_trees=4, max_depth=4, verbose=0)
     trained.fit(flows, verbose=0)
     trained.save(str(folder / "trained"))
-    export_savedmodel(folder / "office", folder / "exported")
     exported = tf_keras.models.load_model(folder / "exported")
     np.savez(
         folder / "said.npz", trained=trained.predict(flows, verbose=0), exported=exported.predict(columns, verbose=0)
