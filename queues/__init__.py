@@ -1,13 +1,12 @@
 """Queues of packet blocks: clients and settings, shared by sources and sinks. The module's name is the URL scheme.
 
-`queues/<scheme>.py` has `open_writer(rest)` and `open_reader(rest)`, where `rest` is the URL without `<scheme>:`; that
+`queues/<scheme>.py` has `open_live(rest)` and `open_reader(rest)`, where `rest` is the URL without `<scheme>:`; that
 is all it takes to add a queue. A scheme has no underscore (RFC 3986, section 3.1): modules with one are no queues.
 """
 
 import importlib
 import pkgutil
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
 from types import ModuleType
 from typing import NamedTuple, Protocol
 
@@ -45,17 +44,6 @@ class Damaged(Exception):
 
     def __reduce__(self) -> tuple[type, tuple[str, str, int, bytes]]:
         return type(self), (str(self), self.source, self.position, self.piece)
-
-
-class QueueWriter(AbstractContextManager["QueueWriter"], Protocol):
-    """Where blocks are put. Leaving the context closes the queue; what an error interrupts is not made visible."""
-
-    def put(self, message: bytes) -> None:
-        """Puts one block; waits while the queue is full. Blocks of one stream come in order."""
-
-    @property
-    def octets_written(self) -> int:
-        """Size of what was put, as the queue stores it."""
 
 
 class LiveWriter(Protocol):
@@ -116,17 +104,6 @@ class QueueReader(Protocol):
 def schemes() -> list[str]:
     """The schemes there are."""
     return sorted(module.name for module in pkgutil.iter_modules(__path__) if "_" not in module.name)
-
-
-def open_writer(url: str) -> QueueWriter:
-    """The writer of a URL such as `spool:DIR`.
-
-    Raises:
-        InputError: There is no such queue, or it cannot be written to.
-    """
-    module, rest = _module_of(url)
-    writer: QueueWriter = module.open_writer(rest)
-    return writer
 
 
 def open_live(url: str) -> LiveWriter:

@@ -19,12 +19,11 @@ block is from the future. A message has the sensor's name as its key and one blo
 """
 
 import time
-from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from queues.finite_writer import FiniteWriter
 from queues.kafka_client import Topic, TopicFacts, Troubles, facts_of, library, line_of, made_client, topic_of
+from queues.put_order import PutOrder, Ticket
 from transforms.records import InputError
 
 if TYPE_CHECKING:
@@ -49,15 +48,6 @@ def open_live(rest: str) -> "KafkaLiveWriter":
     if compression not in COMPRESSIONS:
         raise InputError(f"{topic.url}: compression {compression} is not one of {', '.join(COMPRESSIONS)}")
     return KafkaLiveWriter(topic, facts_of(topic), compression)
-
-
-def open_writer(rest: str) -> FiniteWriter:
-    """The writer of `kafka:` + `rest`.
-
-    Raises:
-        InputError: As for `open_live`.
-    """
-    return FiniteWriter(open_live(rest), topic_of(rest, ("compression",)).url)
 
 
 def open_reader(rest: str) -> NoReturn:
@@ -93,8 +83,7 @@ class KafkaLiveWriter:
         self._topic = topic
         self._troubles = Troubles(topic)
         self._refusal: str | None = None
-        self._settled = 0
-        self._waiting: deque[_Put] = deque()
+        self._order = PutOrder()
         settings = {
             "enable.idempotence": True,
             "acks": "all",
@@ -117,17 +106,17 @@ class KafkaLiveWriter:
         if len(message) > self.message_octets_most:
             self._refuse_size(len(message))
         kafka = library(self._topic)
-        put = _Put()
+        ticket = Ticket()
         try:
             self._producer.produce(
-                self._topic.name, message, sensor.encode(), partition, on_delivery=partial(self._delivered, put)
+                self._topic.name, message, sensor.encode(), partition, on_delivery=partial(self._delivered, ticket)
             )
         except BufferError:
             return False
         except kafka.KafkaException as error:
             self._refuse(error.args[0])
             self._check()
-        self._waiting.append(put)
+        self._order.put(ticket)
         return True
 
     def settled(self, wait_s: float) -> int:
@@ -136,25 +125,23 @@ class KafkaLiveWriter:
         Raises:
             InputError: A block was refused for good.
         """
-        before, end_s = self._settled, time.monotonic() + wait_s
+        before, end_s = self._order.settled, time.monotonic() + wait_s
         while True:
             self._producer.poll(max(0.0, min(0.1, end_s - time.monotonic())))
             self.problem = self._troubles.line
             self._check()
-            while self._waiting and self._waiting[0].done:
-                self._waiting.popleft()
-                self._settled += 1
-            if self._settled > before or time.monotonic() >= end_s:
-                return self._settled
+            settled = self._order.settled
+            if settled > before or time.monotonic() >= end_s:
+                return settled
 
     def close(self) -> None:
         """Gives up what is not settled."""
         self._producer.purge(blocking=False)
         self._producer.flush(0)
 
-    def _delivered(self, put: "_Put", error: "KafkaError | None", _: Any) -> None:
+    def _delivered(self, ticket: Ticket, error: "KafkaError | None", _: Any) -> None:
         if error is None:
-            put.done = True
+            ticket.settled = True
             self._troubles.clear()
         elif self._refusal is None:
             self._refuse(error)
@@ -173,12 +160,3 @@ class KafkaLiveWriter:
     def _check(self) -> None:
         if self._refusal is not None:
             raise InputError(self._refusal)
-
-
-class _Put:
-    """A block on its way; `done` once the brokers have it."""
-
-    __slots__ = ("done",)
-
-    def __init__(self) -> None:
-        self.done = False

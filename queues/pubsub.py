@@ -20,7 +20,6 @@ import threading
 from collections import deque
 from typing import Any, NamedTuple, NoReturn
 
-from queues.finite_writer import FiniteWriter
 from queues.pubsub_client import CALL_S, Place, check, client_of, place_of, trouble_of
 from queues.put_order import PutOrder, Ticket
 from transforms import avro
@@ -54,15 +53,6 @@ def open_live(rest: str) -> "PubSubLiveWriter":
         client.transport.close()
         raise
     return PubSubLiveWriter(topic, client, partitions)
-
-
-def open_writer(rest: str) -> FiniteWriter:
-    """The writer of `pubsub:` + `rest`.
-
-    Raises:
-        InputError: As for `open_live`.
-    """
-    return FiniteWriter(open_live(rest), f"pubsub:{rest.partition('?')[0]}")
 
 
 def open_reader(rest: str) -> NoReturn:

@@ -16,13 +16,12 @@ import re
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import NoReturn
 from urllib.parse import parse_qsl
 
 from queues import Damaged, Message
-from queues.object_files import BLOCK_OCTETS_MOST, PACK, ContainerReader
-from queues.spool_files import OpenFile, name_of, names_in, parsed, prefix_of, sensor_of
+from queues.object_files import PACK, ContainerReader
+from queues.spool_files import names_in, parsed, sensor_of
 from queues.spool_live import LiveSpool
 from transforms import avro
 from transforms.records import InputError, PacketBatch, Stream
@@ -37,14 +36,6 @@ FILE_MAX_AGE_S = 1.0
 PARTITIONS_MOST = 10_000
 
 _DECIMAL = re.compile(r"\d+(\.\d+)?")
-
-
-def open_writer(rest: str) -> "SpoolWriter":
-    """The writer of `spool:` + `rest`."""
-    folder, settings = _settings_of(rest)
-    codec, octets = _codec_and_size(rest, settings)
-    _refuse_more(rest, settings)
-    return SpoolWriter(folder, codec, octets)
 
 
 def open_live(rest: str) -> LiveSpool:
@@ -92,85 +83,6 @@ def _codec_and_size(rest: str, settings: dict[str, str]) -> tuple[str, int]:
 def _refuse_more(rest: str, settings: dict[str, str]) -> None:
     if settings:
         raise InputError(f"spool:{rest}: unknown setting {next(iter(settings))}")
-
-
-class SpoolWriter:
-    """Writes blocks into files of a folder, one open file for each stream.
-
-    Args:
-        folder: Made if it is not there.
-        codec: How blocks are packed: `null`, `deflate` or `zstandard`.
-        file_octets: A file is closed once it has as many.
-    """
-
-    def __init__(self, folder: Path, codec: str = "null", file_octets: int = FILE_OCTETS) -> None:
-        self.octets_written = 0
-        self._folder = folder
-        self._codec = codec
-        self._pack = PACK[codec]()
-        self._file_octets = file_octets
-        self._begun: set[Stream] = set()
-        self._open: dict[Stream, OpenFile] = {}
-        try:
-            _probe(folder)
-        except OSError as error:
-            _refuse(folder, error)
-
-    def put(self, message: bytes) -> None:
-        """Appends a block to its stream; the file of an ended stream is completed.
-
-        Raises:
-            InputError: The disk is full or the folder gone; or it holds this stream already, from another capture.
-        """
-        if len(message) > BLOCK_OCTETS_MOST:
-            raise InputError(f"a block of {len(message):,} octets is too large for a spool; lower --block_packets")
-        block = avro.decode_header(message)
-        try:
-            file = self._open.get(block.stream) or self._begin(block.stream, block.sequence)
-            written = file.append(self._pack(message[avro.HEADER_OCTETS :]))
-            self.octets_written += written
-            if block.end or file.octets >= self._file_octets:
-                _complete(self._open.pop(block.stream))
-        except OSError as error:
-            _refuse(self._folder, error)
-
-    def __enter__(self) -> "SpoolWriter":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        """Completes all files; after an error those that are not complete are removed instead."""
-        files, self._open = list(self._open.values()), {}
-        for file in files:
-            if kind is not None:
-                file.discard()
-                continue
-            try:
-                _complete(file)
-            except OSError as failure:
-                _refuse(self._folder, failure)
-
-    def _begin(self, stream: Stream, sequence: int) -> OpenFile:
-        if stream not in self._begun:
-            if any(name.startswith(prefix_of(stream)) for name in names_in(self._folder)):
-                raise InputError(
-                    f"{self._folder} already holds blocks of sensor {stream.sensor} from another capture; "
-                    "choose another folder or --sensor"
-                )
-            self._begun.add(stream)
-        file = OpenFile(self._folder, name_of(stream, sequence), self._codec)
-        self.octets_written += file.octets
-        self._open[stream] = file
-        return file
-
-
-def _complete(file: OpenFile) -> None:
-    try:
-        file.complete()
-    except OSError:
-        file.discard()
-        raise
 
 
 def _probe(folder: Path) -> None:

@@ -55,14 +55,9 @@ def sensor_of(text: str) -> str | None:
     return "" if text == "%" else unquote(text)
 
 
-def prefix_of(stream: Stream) -> str:
-    """How the names of a stream's files begin."""
-    return f"{sensor_text(stream.sensor)}.{stream.epoch:020d}.{stream.partition:05d}."
-
-
 def name_of(stream: Stream, sequence: int) -> str:
     """The file of the blocks from this number on; names sort in the order of the stream."""
-    return f"{prefix_of(stream)}{sequence:012d}{SUFFIX}"
+    return f"{sensor_text(stream.sensor)}.{stream.epoch:020d}.{stream.partition:05d}.{sequence:012d}{SUFFIX}"
 
 
 def parsed(name: str) -> SpoolName | None:
@@ -112,15 +107,13 @@ class OpenFile:
             self.discard()
             raise
 
-    def append(self, packed: bytes) -> int:
-        """Adds one object; returns the octets that it took. What is in the file stays whole when that fails.
+    def append(self, packed: bytes) -> None:
+        """Adds one object. What is in the file stays whole when that fails.
 
         Raises:
             OSError: The disk is full or broken; the object may be added later.
         """
-        before = self.octets
         self._write(b"".join(object_block(packed, self._sync)))
-        return self.octets - before
 
     def complete(self) -> None:
         """Gives the file its name, and closes it.

@@ -12,7 +12,7 @@ from sources.live import Chunk
 from sources.rows import PLAIN, Rows, move_payloads
 from sources.sampling import REJECT_SAMPLED_OUT, sampled
 from transforms import avro
-from transforms.identity import shard_hash
+from transforms.identity import packet_shard
 from transforms.kernel import kernel
 from transforms.records import NO_TIME, PACKET, InputError, PacketBatch, SensorHealth, Stream
 
@@ -57,7 +57,8 @@ def warm_up() -> None:
     """Compiles what packets go through on their way into blocks, so that none waits for that."""
     rows = Rows(np.zeros(0, PACKET), np.zeros(0, np.uint8))
     FragmentTable().resolve(rows.packets)
-    shard_hash(sampled(rows, 2).packets)
+    sampled(rows, 2)
+    _deal(rows.packets, rows.packets, np.zeros(1, np.int64))
     _gather(rows.packets, rows.payloads, rows.payloads)
     avro.encode_block(PacketBatch(Stream(""), 0, 0, rows.packets))
 
@@ -158,7 +159,8 @@ class BlockMaker:
 
     def _split(self, chunk: Chunk) -> Iterator[tuple["_Line", Rows]]:
         """The packets that are kept, by partition."""
-        self.fragments.resolve(chunk.packets)
+        if not chunk.resolved:
+            self.fragments.resolve(chunk.packets)
         rows = sampled(Rows(chunk.packets, chunk.payloads), self._one_of)
         packets, payloads = rows
         if len(packets) < len(chunk.packets):
@@ -168,12 +170,12 @@ class BlockMaker:
         if len(self._lines) == 1:
             yield self._lines[0], Rows(packets, payloads)
             return
-        partitions = (shard_hash(packets) % np.uint64(len(self._lines))).astype(np.uint16)
-        packets = packets.view(PLAIN)[np.argsort(partitions, kind="stable")].view(PACKET)
+        dealt, counts = np.empty_like(packets), np.zeros(len(self._lines), np.int64)
+        _deal(packets, dealt, counts)
         begin = 0
-        for line, count in zip(self._lines, np.bincount(partitions, minlength=len(self._lines)).tolist(), strict=True):
+        for line, count in zip(self._lines, counts.tolist(), strict=True):
             if count:
-                yield line, _with_payloads(packets[begin : begin + count], payloads)
+                yield line, _with_payloads(dealt[begin : begin + count], payloads)
             begin += count
 
     def _fill(self, line: "_Line", rows: Rows, now_s: float) -> Iterator[PacketBatch]:
@@ -266,6 +268,20 @@ def _with_payloads(packets: np.ndarray, payloads: np.ndarray) -> Rows:
     own = np.empty(int(packets["payload_captured"].sum(dtype=np.int64)), np.uint8)
     _gather(packets, payloads, own)
     return Rows(packets, own)
+
+
+@kernel
+def _deal(packets, dealt, counts):
+    """Lays packets of one partition one behind the other, in their order, and counts those of each partition."""
+    partitions = np.uint64(len(counts))
+    homes = np.empty(len(packets), np.uint16)
+    for i in range(len(packets)):
+        homes[i] = packet_shard(packets[i]) % partitions
+        counts[homes[i]] += 1
+    places = np.cumsum(counts) - counts
+    for i in range(len(packets)):
+        dealt[places[homes[i]]] = packets[i]
+        places[homes[i]] += 1
 
 
 @kernel

@@ -15,6 +15,7 @@ class Chunk(NamedTuple):
             nothing is captured.
         rejects: Packets that were captured and are no rows: counts by reason.
         dropped: Packets that the kernel or the card lost.
+        resolved: Later fragments have the ports of their first already.
     """
 
     packets: np.ndarray
@@ -22,6 +23,7 @@ class Chunk(NamedTuple):
     observed_ns: int
     rejects: dict[str, int]
     dropped: int
+    resolved: bool = False
 
 
 class LiveInput(Protocol):

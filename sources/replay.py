@@ -143,7 +143,7 @@ class ReplayInput:
         rejects = report.rejects - self._told_rejects
         dropped = report.interface_drops - self._told_drops
         self._told_rejects, self._told_drops = Counter(report.rejects), report.interface_drops
-        return Chunk(rows.packets, rows.payloads, self._observed_ns, dict(rejects), dropped)
+        return Chunk(rows.packets, rows.payloads, self._observed_ns, dict(rejects), dropped, resolved=True)
 
     def _time_now(self) -> int:
         """The time on the line that is replayed, where it moves on as the clock does."""

@@ -208,7 +208,7 @@ def _cut(chunk: Chunk, at: int, observed_ns: int) -> tuple[Chunk, Chunk]:
         move_payloads(rest.packets, 0)
     observed_ns = int(first.packets["time_ns"].max(initial=observed_ns))
     return chunk._replace(packets=first.packets, payloads=first.payloads, observed_ns=observed_ns), Chunk(
-        rest.packets, rest.payloads, chunk.observed_ns, {}, 0
+        rest.packets, rest.payloads, chunk.observed_ns, {}, 0, chunk.resolved
     )
 
 

@@ -21,11 +21,11 @@ from capture_files import read
 from command_testing import ENVIRONMENT, command
 from confluent_kafka import Consumer, TopicPartition
 from live_testing import differences
+from queue_testing import put_all
 from servers.kafka import KafkaServer
 from servers.processes import free_port, wait_until
 
 from pipelines import flows
-from queues.spool import SpoolWriter
 from sources.generate.capture import GenerateSettings, generate
 from transforms import avro
 from transforms.records import PacketBatch
@@ -215,9 +215,7 @@ def times_of(capture: Path, count: int) -> np.ndarray:
 
 def bounded(messages: Iterable[bytes], folder: Path, *arguments: str) -> Path:
     """The flows that the bounded job makes of messages."""
-    with SpoolWriter(folder / "spool") as spool:
-        for block in blocks_of(messages):
-            spool.put(avro.encode_block(block))
+    put_all(f"spool:{folder / 'spool'}", map(avro.encode_block, blocks_of(messages)))
     words = ["--input", f"spool:{folder / 'spool'}", "--output", f"parquet:{folder / 'whole'}", "--quiet"]
     assert flows.main([*words, *arguments]) == 0
     return folder / "whole"

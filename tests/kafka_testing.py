@@ -13,7 +13,6 @@ from apache_beam.runners.sdf_utils import (
 from apache_beam.transforms.window import TimestampedValue
 from flow_testing import START_NS, packets
 
-import queues
 from transforms import avro
 from transforms.records import PacketBatch, Stream
 
@@ -28,13 +27,6 @@ def block(number: int, *, end: bool = False, at_s: float | None = None, count: i
     made = packets(at_s=[at_s] * count)
     observed_ns = START_NS + round(at_s * SECOND)
     return avro.encode_block(PacketBatch(stream, number, observed_ns, made, partitions=partitions, end=end))
-
-
-def write(url: str, blocks: Iterable[bytes]) -> None:
-    """Puts blocks into the partitions of their streams."""
-    with queues.open_writer(url) as queue:
-        for one in blocks:
-            queue.put(one)
 
 
 class Reader:

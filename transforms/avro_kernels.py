@@ -31,26 +31,28 @@ _LENGTH_LEAST, _LENGTH_SPAN = np.array([0], "i8"), np.array([_U4], "u8")
 def put_long(out, at, value):
     """Writes a zigzag variable-length number; returns the place after it."""
     bits = np.uint64((value << 1) ^ (value >> 63))
+    place = np.uint64(at)  # an unsigned index needs no check for counting from the end
     while bits >= np.uint64(128):
-        out[at] = np.uint8(bits & np.uint64(127)) | np.uint8(128)
+        out[place] = np.uint8(bits & np.uint64(127)) | np.uint8(128)
         bits >>= np.uint64(7)
-        at += 1
-    out[at] = np.uint8(bits)
-    return at + 1
+        place += np.uint64(1)
+    out[place] = np.uint8(bits)
+    return np.int64(place) + 1
 
 
 @kernel_part
 def put_octets(out, at, number, octets):
     """Writes the lowest `octets` octets of a number, network order."""
+    place = np.uint64(at)
     for i in range(octets):
-        out[at + i] = np.uint8((number >> np.uint64(8 * (octets - 1 - i))) & np.uint64(255))
+        out[place + np.uint64(i)] = np.uint8((number >> np.uint64(8 * (octets - 1 - i))) & np.uint64(255))
     return at + octets
 
 
 @kernel_part
 def put_address(out, at, hi, lo, octets):
     """Writes an IP address as 0, 4 or 16 octets with their length."""
-    out[at] = np.uint8(2 * octets)
+    out[np.uint64(at)] = np.uint8(2 * octets)
     at += 1
     if octets == 4:
         return put_octets(out, at, lo, 4)

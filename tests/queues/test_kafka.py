@@ -1,15 +1,19 @@
 """A Kafka topic as a queue: order, completeness and plain words, against a real broker."""
 
+from functools import partial
+
 import pytest
 from confluent_kafka import Consumer, TopicPartition
 from kafka_testing import block
+from queue_testing import put_all
 from servers.kafka import KafkaServer
 from servers.processes import wait_until
 
 import queues
 from queues import kafka as kafka_queue
-from queues.finite_writer import FiniteWriter
 from queues.kafka_client import facts_of, topic_of
+from sources.journal import BufferSettings, Journal
+from sources.sending import Sender
 from transforms import avro
 from transforms.records import InputError
 
@@ -36,11 +40,8 @@ def settle(writer, count, limit_s=30):
 def test_blocks_lie_in_their_partitions_in_order(kafka):
     """The key is the sensor; a sensor with more partitions than the topic shares them."""
     kafka.create_topic("written", 2)
-    with queues.open_writer(f"kafka://{kafka.bootstrap}/written") as queue:
-        for number in range(100):
-            for partition in range(3):
-                queue.put(block(number, sensor=f"s{partition}", partition=partition))
-    assert queue.octets_written == sum(len(block(n, sensor="s0", partition=p)) for n in range(100) for p in range(3))
+    made = (block(number, sensor=f"s{part}", partition=part) for number in range(100) for part in range(3))
+    put_all(f"kafka://{kafka.bootstrap}/written", made)
     assert messages(kafka.bootstrap, "written", 1) == [("s1", number) for number in range(100)]
     both = messages(kafka.bootstrap, "written", 0)
     assert [one for one in both if one[0] == "s0"] == [("s0", number) for number in range(100)]
@@ -110,8 +111,7 @@ def test_passwords(guarded, monkeypatch):
     url = f"kafka://{guarded.bootstrap_sasl}/t?security=sasl_plaintext"
     monkeypatch.setenv("FLOWBEAM_KAFKA_SASL_USERNAME", "ours")
     monkeypatch.setenv("FLOWBEAM_KAFKA_SASL_PASSWORD", "word")
-    with queues.open_writer(url) as queue:
-        queue.put(block(0))
+    put_all(url, [block(0)])
     assert messages(guarded.bootstrap, "t") == [("a", 0)]
     monkeypatch.setenv("FLOWBEAM_KAFKA_SASL_PASSWORD", "old")
     with pytest.raises(
@@ -161,14 +161,17 @@ def test_a_broker_that_is_killed_loses_and_repeats_nothing(guarded):
     assert messages(guarded.bootstrap, "killed") == [("a", number) for number in range(300)]
 
 
-def test_a_finite_capture_gives_up_after_a_while(guarded):
+def test_a_capture_that_can_be_read_again_gives_up_after_a_while(guarded, monkeypatch):
     """A broker that is down for longer than that is one line; this test comes last and leaves it so."""
     guarded.create_topic("gone")
-    topic = topic_of(f"//{guarded.bootstrap}/gone")
+    monkeypatch.setattr("sources.sending.PATIENCE_S", 2)
+    opened = partial(queues.open_live, f"kafka://{guarded.bootstrap}/gone")
+    journal, told = Journal(BufferSettings(), "a"), []
+    sender = Sender(journal, opened, opened(), told.append, patient=False)
     guarded.kill()
-    writer = FiniteWriter(
-        kafka_queue.KafkaLiveWriter(topic, kafka_queue.TopicFacts(1, 1 << 20, True), "lz4"), "gone", 2
-    )
-    writer.put(block(1))
+    assert journal.append(avro.decode_block(block(1)), block(1), 0)
+    sender.start()
     with pytest.raises(InputError, match=r"/gone: no broker answers .*; gave up after 2 s"):
-        writer.__exit__(None, None, None)
+        sender.drained(60)
+    assert [line for line in told if "/gone: no broker answers" in line]
+    sender.stop()

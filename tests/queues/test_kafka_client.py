@@ -104,8 +104,7 @@ def test_mistakes_in_client_config(tmp_path, text, line):
     assert line in str(error.value)
 
 
-@pytest.mark.parametrize("open_queue", [queues.open_live, queues.open_writer])
-def test_without_the_client(monkeypatch, open_queue):
+def test_without_the_client(monkeypatch):
     """It is an extra, and its name is told."""
 
     def without(name, *rest, found=builtins.__import__):
@@ -115,7 +114,7 @@ def test_without_the_client(monkeypatch, open_queue):
 
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(InputError, match=r"needs the Kafka client; pip install 'flowbeam\[kafka\]'"):
-        open_queue("kafka://broker/topic")
+        queues.open_live("kafka://broker/topic")
 
 
 def test_a_topic_is_no_bounded_input():

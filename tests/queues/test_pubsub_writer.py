@@ -7,10 +7,11 @@ import pytest
 from flow_testing import packets
 from google.api_core import exceptions
 from google.auth.exceptions import DefaultCredentialsError, RefreshError
+from queue_testing import put_all
 from servers.fixtures import need
 
 import queues
-from queues import finite_writer, pubsub, pubsub_client
+from queues import pubsub, pubsub_client
 from transforms import avro
 from transforms.records import InputError, PacketBatch, Stream
 
@@ -252,12 +253,9 @@ def test_a_subscription_is_no_bounded_input():
 
 
 def test_a_finite_capture_is_published_whole(emulator):
-    """Everything is there when the queue is left, in the order of each stream."""
+    """Everything that is settled is there, in the order of each stream."""
     emulator.create_topic("finite", "finite-reader", ordered=False)
-    with queues.open_writer(f"pubsub://{emulator.project}/finite?partitions=2") as queue:
-        for i in range(20):
-            queue.put(block(i // 2, partition=i % 2))
-    assert queue.octets_written == sum(len(block(i // 2, partition=i % 2)) for i in range(20))
+    put_all(f"pubsub://{emulator.project}/finite?partitions=2", (block(i // 2, partition=i % 2) for i in range(20)))
     place = pubsub_client.place_of("subscription", f"//{emulator.project}/finite-reader", ())
     client = pubsub_client.client_of(place)
     answer = client.pull(subscription=place.path, max_messages=100)
@@ -298,43 +296,3 @@ def test_an_emulator_that_comes_back(tmp_path, monkeypatch):
             assert writer.put(one, 0, "local")
         assert settled(writer, 5)
         writer.close()
-
-
-class Slow:
-    """A queue that accepts a block with every third call, and settles it with the next."""
-
-    def __init__(self, dead=False):
-        self.partitions, self.problem, self.message_octets_most = 2, "nobody is there" if dead else None, 10**6
-        self.calls, self.accepted, self.closed, self.dead = 0, [], False, dead
-
-    def put(self, message, partition, sensor):
-        self.calls += 1
-        if self.calls % 3 or self.dead:
-            return False
-        self.accepted.append((avro.decode_header(message).sequence, partition, sensor))
-        return True
-
-    def settled(self, wait_s):
-        return len(self.accepted)
-
-    def close(self):
-        self.closed = True
-
-
-def test_a_finite_writer_waits_while_the_queue_is_full():
-    """Each block is put once, into the partition of its stream."""
-    slow = Slow()
-    with finite_writer.FiniteWriter(slow, "x:y") as queue:
-        for i in range(5):
-            queue.put(block(i, partition=3))
-    assert slow.accepted == [(i, 1, "local") for i in range(5)]
-    assert slow.closed
-
-
-def test_a_finite_writer_does_not_wait_for_ever():
-    """One line says why, and after how long."""
-    slow = Slow(dead=True)
-    queue = finite_writer.FiniteWriter(slow, "x:y", patience_s=0.01)
-    with pytest.raises(InputError, match="nobody is there; gave up after 0 s"), queue:
-        queue.put(block(0))
-    assert slow.closed

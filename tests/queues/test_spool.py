@@ -5,8 +5,6 @@ import importlib
 import io
 import json
 import os
-import resource
-import signal
 from pathlib import Path
 
 import fastavro
@@ -15,6 +13,7 @@ from flow_testing import packets
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from queue_testing import put_all
 
 import queues
 from queues import Damaged, object_files, spool
@@ -28,9 +27,7 @@ def block(sequence, *, sensor="local", epoch=0, partition=0, end=False, rows=3):
 
 
 def write(folder, *blocks, settings=""):
-    with queues.open_writer(f"spool:{folder}{settings}") as queue:
-        for one in blocks:
-            queue.put(avro.encode_block(one))
+    put_all(f"spool:{folder}{settings}", map(avro.encode_block, blocks))
 
 
 def visible(folder):
@@ -52,7 +49,7 @@ def test_modules_that_help_are_no_schemes():
     assert "spool" in queues.schemes()
     for scheme in queues.schemes():
         module = importlib.import_module(f"queues.{scheme}")
-        assert callable(module.open_writer)
+        assert callable(module.open_live)
         assert callable(module.open_reader)
 
 
@@ -105,30 +102,6 @@ def test_files_of_another_version_are_read(tmp_path):
     assert identities(tmp_path) == [("old", 0, 0, 0)]
 
 
-def test_nothing_is_seen_before_it_is_complete(tmp_path):
-    """A file gets its name when it is closed; until then readers find nothing."""
-    with queues.open_writer(f"spool:{tmp_path}") as queue:
-        queue.put(avro.encode_block(block(0)))
-        assert visible(tmp_path) == []
-        assert len(list(tmp_path.iterdir())) == 1
-    assert len(visible(tmp_path)) == len(list(tmp_path.iterdir())) == 1
-
-
-def test_what_an_error_interrupts_is_removed(tmp_path):
-    """Complete files stay, half a file does not."""
-    blocks = (avro.encode_block(block(0, sensor=sensor, end=sensor == "whole")) for sensor in ("whole", "half"))
-
-    def put_and_fail():
-        with queues.open_writer(f"spool:{tmp_path}") as queue:
-            for one in blocks:
-                queue.put(one)
-            queue.put(b"no block")
-
-    with pytest.raises(avro.BlockDecodeError):
-        put_and_fail()
-    assert [path.name.partition(".")[0] for path in tmp_path.iterdir()] == ["whole"]
-
-
 def test_files_are_bounded_and_their_names_sort(tmp_path):
     """Files are closed at the size asked for; in order of their names come sensor, epoch, partition, sequence."""
     streams = [(5, 0), (5, 1), (40, 0), (40, 1)]
@@ -157,14 +130,6 @@ def test_the_same_blocks_give_the_same_files(tmp_path):
     assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "other" / name).read_bytes()
 
 
-def test_a_second_capture_of_a_sensor_is_refused(tmp_path):
-    """Its blocks would have the identities of the first, and be dropped as repetitions."""
-    write(tmp_path, block(0, end=True))
-    with pytest.raises(InputError, match="already holds blocks of sensor local"):
-        write(tmp_path, block(0, end=True))
-    write(tmp_path, block(0, sensor="loca", end=True), block(0, epoch=1, end=True))
-
-
 @pytest.mark.parametrize(
     ("url", "complaint"),
     [("spool:", "names no folder"), ("spol:x", "no queue.*spool:"), ("x", "no queue"),
@@ -175,28 +140,14 @@ def test_wrong_settings_are_one_line(url, complaint, tmp_path, monkeypatch):
     """They are refused when the queue is opened."""
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=complaint):
-        queues.open_writer(url)
+        queues.open_live(url)
 
 
 def test_a_folder_that_cannot_be_written_to(tmp_path):
     """A file in its place is noticed at once, by its path."""
     (tmp_path / "taken").write_text("")
     with pytest.raises(InputError, match=r"taken.*cannot be written to"):
-        queues.open_writer(f"spool:{tmp_path}/taken")
-
-
-def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path):
-    """The limit on a file's size stands for the end of the disk."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
-    try:
-        with pytest.raises(InputError, match=f"{tmp_path}: cannot be written to: File too large"):
-            write(tmp_path, *(block(sequence, rows=50) for sequence in range(100)))
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        signal.signal(signal.SIGXFSZ, handler)
-    assert list(tmp_path.iterdir()) == []
+        queues.open_live(f"spool:{tmp_path}/taken")
 
 
 def test_a_folder_without_blocks(tmp_path):

@@ -8,8 +8,8 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.testing.util import assert_that, equal_to
 from flow_testing import packets
+from queue_testing import put_all
 
-import queues
 from sources.captures import ReadReport, ReadSettings
 from sources.headers import HeaderSettings
 from sources.read_queue import ReadQueue, queue_inputs, read_packets
@@ -28,9 +28,7 @@ def block(sequence, *, sensor="local", end=False, at_s=None, payloads=b"", **val
 
 def write(folder, *blocks):
     """One file for each block, so that files may be lost, copied and damaged."""
-    with queues.open_writer(f"spool:{folder}?file_octets=1") as queue:
-        for one in blocks:
-            queue.put(avro.encode_block(one))
+    put_all(f"spool:{folder}?file_octets=1", map(avro.encode_block, blocks))
     return f"spool:{folder}"
 
 

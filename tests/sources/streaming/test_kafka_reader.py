@@ -10,7 +10,8 @@ import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import NewPartitions
-from kafka_testing import Reader, block, numbers, write
+from kafka_testing import Reader, block, numbers
+from queue_testing import put_all
 from servers.kafka import KafkaServer
 from servers.prism import prism_arguments
 from servers.processes import wait_until
@@ -71,7 +72,7 @@ def test_blocks_come_in_order_with_place_and_time(topic):
     """And with what is missing of them, once the stream has come further by the bound."""
     url = topic()
     before_ns = time.time_ns()
-    write(url, [block(number) for number in (0, 1, 3, 4, 5, 6)])
+    put_all(url, [block(number) for number in (0, 1, 3, 4, 5, 6)])
     given = reader(url).turns(enough(6))
     assert numbers(given) == [0, 1, 3, 4, 5, 6]
     assert [(one.source, one.position) for one in given] == [(f"{url}/0", offset) for offset in range(6)]
@@ -83,7 +84,7 @@ def test_blocks_come_in_order_with_place_and_time(topic):
 def test_what_lies_before_the_first_offset_was_not_read(topic):
     """That is no loss; what is missing behind it is."""
     url = topic()
-    write(url, [block(number) for number in (0, 1, 2, 4, 5, 6)])
+    put_all(url, [block(number) for number in (0, 1, 2, 4, 5, 6)])
     given = reader(url, offset=2, max_out_of_orderness_s=0.5).turns(enough(4))
     gaps = [gap for one in given for gap in one.gaps]
     assert gaps == [Gap(Stream("a", 1), 1, 0, 2, GAP_JOINED), Gap(Stream("a", 1), 1, 3, 4, GAP_LOST)]
@@ -92,25 +93,25 @@ def test_what_lies_before_the_first_offset_was_not_read(topic):
 def test_the_watermark_is_the_observed_time_less_the_bound(topic):
     """Of the stream furthest behind; it does not go back."""
     url = topic()
-    write(url, [block(0, at_s=100), block(0, at_s=60, sensor="b")])
+    put_all(url, [block(0, at_s=100), block(0, at_s=60, sensor="b")])
     one = reader(url, max_out_of_orderness_s=5)
     one.turns(enough(2))
     assert one.watermark == 55
-    write(url, [block(1, at_s=70, sensor="b", end=True)])
+    put_all(url, [block(1, at_s=70, sensor="b", end=True)])
     one.turns(enough(1))
     assert one.watermark == 95
 
 
 def test_a_new_epoch_follows_the_one_before(topic):
     url = topic()
-    write(url, [block(0, end=True), block(0, epoch=2), block(1, epoch=2)])
+    put_all(url, [block(0, end=True), block(0, epoch=2), block(1, epoch=2)])
     assert [one.follows for one in reader(url).turns(enough(3))] == [-1, 1, 1]
 
 
 def test_no_receive_time_without_the_brokers_clock(topic, caplog):
     """A topic with the producer's times is read, and warned of at the start."""
     url = topic(settings={"message.timestamp.type": "CreateTime"})
-    write(url, [block(0)])
+    put_all(url, [block(0)])
     assert [one.received_ns for one in reader(url).turns(enough(1))] == [NO_TIME]
     open_input(url, StreamSettings())
     assert "message.timestamp.type is CreateTime" in caplog.text
@@ -123,7 +124,7 @@ def test_what_is_no_block_goes_on_as_it_is(topic):
     """Whoever decodes rejects it, with its octets; what has none is counted."""
     url = topic()
     produce(url, b"garbage", None)
-    write(url, [block(0)])
+    put_all(url, [block(0)])
     given = reader(url).turns(lambda given: len(given) == 3)
     assert [one.octets for one in given] == [b"garbage", b"", block(0)]
 
@@ -131,7 +132,7 @@ def test_what_is_no_block_goes_on_as_it_is(topic):
 def test_a_reader_goes_on_where_it_was_interrupted(topic):
     """In this process or another, by itself or by the runner: each block once, and the gaps of a straight reading."""
     url = topic()
-    write(url, [block(number) for number in range(200) if number % 50])
+    put_all(url, [block(number) for number in range(200) if number % 50])
     one = reader(url)
     given = []
     for most in itertools.cycle([7, None, 1, 30]):
@@ -149,13 +150,13 @@ def test_a_partition_waits_while_another_has_something(topic, monkeypatch):
     monkeypatch.setattr("queues.kafka_feed.TURN_S", 120.0)
     url = topic(2)
     quiet, busy = reader(url, 0), reader(url, 1)
-    write(url, [block(0, partition=1)])
+    put_all(url, [block(0, partition=1)])
     busy.turns(enough(1))
     with ThreadPoolExecutor(1) as background:
         quiet.turn()  # opens its feed
         monkeypatch.setattr(kafka_input, "IDLE_S", 120.0)
         waiting = background.submit(quiet.turn)
-        write(url, [block(1, partition=1)])
+        put_all(url, [block(1, partition=1)])
         assert waiting.result(60) == []
     assert numbers(busy.turn()) == [1]
 
@@ -164,31 +165,31 @@ def test_reading_stops_where_all_streams_have_ended(topic):
     """Also in partitions that nobody writes to: partition 0 tells who writes where."""
     url = topic(3)
     blocks = [block(n, partition=p, partitions=2, end=n == 3) for n in range(4) for p in range(2)]
-    write(url, [*blocks, block(0, sensor="b")])
+    put_all(url, [*blocks, block(0, sensor="b")])
     readers = [reader(url, number, stop_at_end=True) for number in range(3)]
     for one in readers:
         one.turns(enough(4 if one is not readers[2] else 1), limit_s=5) if one is not readers[2] else one.turn()
     assert not any(one.over for one in readers)  # b has not ended
-    write(url, [block(1, sensor="b", end=True)])
+    put_all(url, [block(1, sensor="b", end=True)])
     for one in readers:
         one.all()
 
 
 def test_reading_goes_on_until_the_named_sensors_have_ended(topic):
     url = topic()
-    write(url, [block(0, end=True)])
+    put_all(url, [block(0, end=True)])
     one = reader(url, stop_at_end=True, sensors=("a", "b"))
     assert numbers(one.turns(enough(1))) == [0]
     one.turn()
     assert not one.over
-    write(url, [block(0, sensor="b", end=True)])
+    put_all(url, [block(0, sensor="b", end=True)])
     assert numbers(one.all()) == [0]
 
 
 def test_a_block_lost_before_the_end_is_told_when_nothing_more_comes(topic):
     """So that the stream ends, and with it the reading."""
     url = topic()
-    write(url, [block(0), block(2, end=True)])
+    put_all(url, [block(0), block(2, end=True)])
     given = reader(url, stop_at_end=True, max_out_of_orderness_s=0.5).all()
     assert numbers(given) == [0, 2]
     assert [one.gaps for one in given if one.gaps] == [(Gap(Stream("a", 1), 1, 1, 2, GAP_LOST),)]
@@ -197,10 +198,10 @@ def test_a_block_lost_before_the_end_is_told_when_nothing_more_comes(topic):
 def test_partitions_are_found_and_where_they_begin(topic):
     """From the earliest block, from a time on, or only what comes."""
     url = topic(2)
-    write(url, [block(0), block(0, partition=1)])
+    put_all(url, [block(0), block(0, partition=1)])
     at_ns = time.time_ns() + 10**6
     wait_until(lambda: time.time_ns() > at_ns + 10**6, 1, "a time between")
-    write(url, [block(1)])
+    put_all(url, [block(1)])
     assert discovered(url).all() == [(0, 0, 0), (1, 0, 0)]
     assert discovered(url, "latest").all() == [(0, 2, 2), (1, 1, 2)]
     assert discovered(url, at_ns).all() == [(0, 1, 1), (1, 1, 1)]
@@ -209,7 +210,7 @@ def test_partitions_are_found_and_where_they_begin(topic):
 
 def test_partitions_that_are_added_are_read_from_their_beginning(topic, kafka):
     url = topic(1)
-    write(url, [block(0)])
+    put_all(url, [block(0)])
     found = discovered(url, "latest", once=False)
     assert found.turn() == [(0, 1, 1)]
     assert found.turn() == []
@@ -222,14 +223,14 @@ def test_partitions_that_are_added_are_read_from_their_beginning(topic, kafka):
 def test_blocks_that_expired_are_told_as_lost(topic, kafka, caplog):
     """A reader that was away for longer than the topic keeps blocks goes on with the first that is there."""
     url = topic()
-    write(url, [block(number) for number in range(10)])
+    put_all(url, [block(number) for number in range(10)])
     one = reader(url)
     assert numbers(one.turn(3)) == [0, 1, 2]
     kafka_input._feeds.close()
     admin = kafka.admin()
     place = TopicPartition(url.rpartition("/")[2], 0, 7)
     admin.delete_records([place])[place].result(30)
-    write(url, [block(number) for number in range(10, 12)])
+    put_all(url, [block(number) for number in range(10, 12)])
     given = one.turns(enough(5))
     assert numbers(given) == [7, 8, 9, 10, 11]
     assert [gap[2:4] for delivery in given for gap in delivery.gaps] == [(3, 7)]
@@ -241,7 +242,7 @@ def test_a_topic_that_is_gone_is_one_line(topic, kafka, monkeypatch):
     monkeypatch.setattr("queues.kafka_feed.PATIENCE_S", 0)
     monkeypatch.setenv("FLOWBEAM_KAFKA_TOPIC_METADATA_PROPAGATION_MAX_MS", "500")
     url = topic()
-    write(url, [block(0)])
+    put_all(url, [block(0)])
     one = reader(url)
     one.turns(enough(1))
     kafka.delete_topic(url.rpartition("/")[2])
@@ -268,7 +269,7 @@ def test_offsets_are_committed_for_whoever_watches(topic, kafka, monkeypatch):
     """Those of blocks that were processed: a turn later, when the runner has kept what came of them."""
     monkeypatch.setattr("queues.kafka_feed._COMMIT_S", 0)
     url = topic() + "?group=watched"
-    write(url.partition("?")[0], [block(0), block(1)])
+    put_all(url.partition("?")[0], [block(0), block(1)])
     one = reader(url)
     one.turns(enough(2))
     place = TopicPartition(topic_of(url.partition(":")[2], ("group",)).name, 0)
@@ -288,13 +289,13 @@ def test_a_broker_that_is_killed_is_waited_for(kafka, tmp_path, caplog):
     with KafkaServer(tmp_path / "broker") as broker:
         broker.create_topic("t")
         url = f"kafka://{broker.bootstrap}/t"
-        write(url, [block(number) for number in range(5)])
+        put_all(url, [block(number) for number in range(5)])
         one = reader(url)
         given = one.turns(enough(5))
         broker.kill()
         wait_until(lambda: one.turn() == [] and "no broker answers" in caplog.text, 30, "the outage is told")
         broker.start()
-        write(url, [block(number) for number in range(5, 10)])
+        put_all(url, [block(number) for number in range(5, 10)])
         given += one.turns(enough(5))
     assert numbers(given) == list(range(10))
     assert sum(line.startswith(url) and line.endswith("; waiting") for line in caplog.messages) == 1
@@ -304,7 +305,7 @@ def test_a_topic_through_prism(topic):
     """Every block of four partitions, once, by a real runner that ends when the streams have ended."""
     url = topic(4)
     blocks = [block(n, partition=p, partitions=3, end=n == 49) for n in range(50) for p in range(3)]
-    write(url, blocks)
+    put_all(url, blocks)
     pipeline = beam.Pipeline(options=PipelineOptions([*prism_arguments(), "--streaming"]))
     deliveries = pipeline | "Input" >> open_input(url, StreamSettings(stop_at_end=True))
     deliveries | "Places" >> beam.Map(_place_of) | "Seen" >> beam.ParDo(_KeepPlaces())

@@ -19,9 +19,9 @@ from flow_testing import packets
 from google.pubsub_v1 import StreamingPullResponse
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from queue_testing import put_all
 from streaming_testing import Finalizer, Reader, numbers
 
-import queues
 from queues import pubsub_client
 from sources import streaming
 from sources.streaming import StreamSettings, pubsub, pubsub_pull
@@ -50,9 +50,7 @@ class Line:
         self.place = pubsub_client.place_of("subscription", self.url.removeprefix("pubsub:"), ())
 
     def publish(self, *blocks):
-        with queues.open_writer(f"pubsub://{self.emulator.project}/{self.name}") as queue:
-            for one in blocks:
-                queue.put(avro.encode_block(one))
+        put_all(f"pubsub://{self.emulator.project}/{self.name}", map(avro.encode_block, blocks))
 
     def waiting(self, count=0):
         """The blocks that nobody has acknowledged; waits until there are so many that nobody holds either."""
