@@ -11,7 +11,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from sinks import text
-from transforms.decimals import INTEGER_OCTETS, REAL_OCTETS, put_integer, put_real
+from sinks.decimals import INTEGER_OCTETS, REAL_OCTETS, put_integer, put_real
 from transforms.kernel import kernel, kernel_part
 
 CACHED_ROWS, CACHED_OCTETS = 64, 1 << 20

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from transforms.decimals import INTEGER_OCTETS, REAL_OCTETS, put_integer, put_real
+from sinks.decimals import INTEGER_OCTETS, REAL_OCTETS, put_integer, put_real
 from transforms.kernel import kernel
 
 
