@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pyarrow as pa
@@ -121,6 +121,7 @@ def elasticsearch(batches: list[pa.RecordBatch], stack: ExitStack) -> Iterator[s
     from servers.search import ElasticsearchServer
 
     from sinks.documents import Documents
+    from sinks.search_bulk import THREADS
 
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
     server = stack.enter_context(ElasticsearchServer(folder))
@@ -129,15 +130,8 @@ def elasticsearch(batches: list[pa.RecordBatch], stack: ExitStack) -> Iterator[s
     context = SinkContext((sets.FLOWBEAM,), batches[0].schema, "benchmark")
 
     def by_sink(index: str) -> None:
-        from sinks.blocks import _WriteBlocks
-
-        ((_, sink),) = outputs.open_outputs([f"elasticsearch://{server.host}/{index}?replicas=0"], context)
-        step = _WriteBlocks(sink)
-        step.setup()
-        step.start_bundle()
-        refused = [one for batch in batches for one in step.process(batch)] + list(step.finish_bundle())
-        step.teardown()
-        assert not refused
+        with _opened(f"elasticsearch://{server.host}/{index}?replicas=0", context) as write:
+            write(batches)
 
     def actions(index: str) -> list[dict[str, object]]:
         ready = []
@@ -156,7 +150,7 @@ def elasticsearch(batches: list[pa.RecordBatch], stack: ExitStack) -> Iterator[s
         best["sink"] = max(best["sink"], rows / (time.perf_counter() - began))
         ready = actions(f"sink-{turn}-plain")
         began = time.perf_counter()
-        deque(helpers.parallel_bulk(client, ready, thread_count=4), maxlen=0)
+        deque(helpers.parallel_bulk(client, ready, thread_count=THREADS), maxlen=0)
         best["parallel_bulk"] = max(best["parallel_bulk"], rows / (time.perf_counter() - began))
         server.ask("DELETE", "/" + ",".join(server.ask("GET", f"/sink-{turn}-*/_settings")))
     client.close()
@@ -169,7 +163,6 @@ def kafka(batches: list[pa.RecordBatch], stack: ExitStack) -> Iterator[str]:
     from confluent_kafka import Producer
     from servers.kafka import KafkaServer
 
-    from sinks.kafka import KafkaWriter
     from transforms import avro
 
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -188,10 +181,8 @@ def kafka(batches: list[pa.RecordBatch], stack: ExitStack) -> Iterator[str]:
             topic = f"{features.partition('@')[0]}-{form}"
             server.create_topic(topic, 2)
             context = SinkContext((features,), chosen[0].schema, "benchmark")
-            ((_, sink),) = outputs.open_outputs([f"kafka://{server.bootstrap}/{topic}?format={form}"], context)
-            writer: KafkaWriter = sink.open_writer()
-            ours = max(_rate(rows, lambda: [list(writer.write(batch)) for batch in chosen]) for _ in range(ROUNDS))  # noqa: B023
-            writer.close()
+            with _opened(f"kafka://{server.bootstrap}/{topic}?format={form}", context) as write:
+                ours = max(_rate(rows, lambda: write(chosen)) for _ in range(ROUNDS))  # noqa: B023
             yield f"kafka, {features}, {form}: {ours[0]:,.0f} flows/s; {ours[1]:,.0f} of processor time"
         plain = Producer(
             {
@@ -235,8 +226,7 @@ def cassandra(batches: list[pa.RecordBatch], stack: ExitStack) -> Iterator[str]:
     chosen = [batch.select([name for name in batch.schema.names if name in names]) for batch in batches]
     context = SinkContext(("cic@1",), chosen[0].schema, "benchmark")
     url = f"cassandra://{server.address}/benchmark?consistency=ONE"
-    ((_, sink),) = outputs.open_outputs([url], context)
-    writer = sink.open_writer()
+    write = stack.enter_context(_opened(url, context))
     rows = sum(map(len, chosen)) * len(tables_of(chosen[0].schema))
     session = stack.enter_context(server.session())
     session.set_keyspace("benchmark")
@@ -260,11 +250,28 @@ def cassandra(batches: list[pa.RecordBatch], stack: ExitStack) -> Iterator[str]:
     }
     ours = theirs = (0.0, 0.0)
     for _ in range(ROUNDS):
-        ours = max(ours, _rate(rows, lambda: [list(writer.write(batch)) for batch in chosen]))
+        ours = max(ours, _rate(rows, lambda: write(chosen)))
         theirs = max(theirs, _rate(rows, by_driver))
-    writer.close()
     yield f"cassandra: {ours[0]:,.0f} rows/s; {ours[1]:,.0f} of processor time"
     yield f"cassandra, execute_concurrent: {theirs[0]:,.0f}; {theirs[1]:,.0f}; ratio {ours[0] / theirs[0]:.2f}"
+
+
+@contextmanager
+def _opened(url: str, context: SinkContext) -> Iterator[Callable[[list[pa.RecordBatch]], None]]:
+    """The step that writes to an output; each call is a bundle."""
+    from sinks.blocks import _WriteBlocks
+
+    ((_, sink),) = outputs.open_outputs([url], context)
+    step = _WriteBlocks(sink)
+
+    def write(batches: list[pa.RecordBatch]) -> None:
+        step.start_bundle()
+        refused = [one for batch in batches for one in step.process(batch)] + list(step.finish_bundle())
+        assert not refused
+
+    step.setup()
+    yield write
+    step.teardown()
 
 
 def _rate(rows: int, work: Callable[[], object]) -> tuple[float, float]:

@@ -24,7 +24,10 @@ from transforms.records import InputError, Reject
 _log = logging.getLogger(__name__)
 
 BLOCK_ROWS = 8192
-"""Small batches of a bundle are joined up to about so many records."""
+"""Batches of a bundle are joined, or cut, to so many records."""
+
+UNDER_WAY_OCTETS = 64 << 20
+"""Blocks under way hold no more together, or there is one: then the next waits."""
 
 PROBE_S = 5.0
 """While a server is known to be down, and blocks are written aside, one of them is tried so often."""
@@ -222,7 +225,7 @@ class WriteBlocks(beam.PTransform):
         url: The output.
         context: Of the job.
         open_writer: Opens the sink's writer on a worker.
-        block_rows: Records of a block, about.
+        block_rows: Records of a block; the last of a bundle may have fewer.
         threads: Blocks under way at a time; `write` is called by so many threads.
         makes: What opening the sink has made, such as tables; with `context.only_check`, what it would make.
     """
@@ -260,6 +263,7 @@ class _UnderWay(threading.Thread):
         super().__init__(name="block", daemon=True)
         self._sender = sender
         self._flows = flows
+        self.octets = flows.nbytes
         self._sent: Sent | None = None
         self._error: BaseException | None = None
         self.start()
@@ -302,10 +306,10 @@ class _WriteBlocks(beam.DoFn):
     def process(self, flows: pa.RecordBatch) -> Iterator[Reject]:
         self._gathered.append(flows)
         if sum(map(len, self._gathered)) >= self._block_rows:
-            yield from self._send()
+            yield from self._send(self._block_rows)
 
     def finish_bundle(self) -> Iterator[WindowedValue]:
-        rejects = [*self._send(), *self._answers(0)]
+        rejects = [*self._send(1), *self._answers(0)]
         for reject in rejects:
             yield WindowedValue(reject, GlobalWindow().max_timestamp(), [GlobalWindow()])
 
@@ -314,14 +318,17 @@ class _WriteBlocks(beam.DoFn):
         if self._sender is not None:
             self._sender.close()
 
-    def _send(self) -> Iterator[Reject]:
-        """Sends what is gathered, when there is a thread for it."""
-        gathered, self._gathered = self._gathered, []
-        block = joined([flows for flows in gathered if len(flows)])
-        if block is not None:
+    def _send(self, least: int) -> Iterator[Reject]:
+        """Sends what is gathered in blocks, each when there is room for it; less than `least` records stay."""
+        gathered = joined([flows for flows in self._gathered if len(flows)])
+        while gathered is not None and len(gathered) >= least:
+            block, gathered = gathered.slice(0, self._block_rows), gathered.slice(self._block_rows)
+            while sum(one.octets for one in self._under_way) + block.nbytes > UNDER_WAY_OCTETS and self._under_way:
+                yield from self._answers(len(self._under_way) - 1)
             yield from self._answers(self._threads - 1)
             assert self._sender is not None
             self._under_way.append(_UnderWay(self._sender, block))
+        self._gathered = [gathered] if gathered is not None and len(gathered) else []
 
     def _answers(self, left: int) -> Iterator[Reject]:
         """Waits until no more than `left` blocks are under way; what the server refused of the others."""

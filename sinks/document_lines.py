@@ -6,19 +6,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numba import types
-from numba.core import cgutils
-from numba.extending import intrinsic
 
 from sinks import text
 from sinks.decimals import INTEGER_OCTETS, REAL_OCTETS, put_integer, put_real
-from transforms.kernel import kernel, kernel_part
+from transforms.chunks import CHUNK, copied
+from transforms.kernel import kernel
 
 CACHED_ROWS, CACHED_OCTETS = 64, 1 << 20
 """So many rows are written at a time, one column after another, so that these stay in the cache."""
-
-_CHUNK = 32
-"""Octets are copied so many at a time, the last ones with what follows: all that is copied has as many behind it."""
 
 _CONSTANT, _INTEGER, _REAL, _TEXT, _LIST = range(5)
 """What the values of a piece are."""
@@ -75,7 +70,7 @@ def assembled(pieces: Sequence[Piece], rows: int) -> Lines:
     numbers: dict[int, list[np.ndarray]] = {_INTEGER: [], _REAL: []}
     parts: dict[int, list[np.ndarray]] = {_TEXT: [], _LIST: []}
     offsets: list[np.ndarray] = []
-    longest = total = _CHUNK
+    longest = total = CHUNK
     for number, piece in enumerate(pieces):
         if piece.values is None:
             continue
@@ -121,7 +116,7 @@ def assembled(pieces: Sequence[Piece], rows: int) -> Lines:
     return Lines(lines[: bounds[-1]], bounds)
 
 
-_PADDING, _NO_LIST = np.zeros(_CHUNK, np.uint8), np.zeros(0, np.int64)
+_PADDING, _NO_LIST = np.zeros(CHUNK, np.uint8), np.zeros(0, np.int64)
 _LIST_OCTETS = INTEGER_OCTETS + 1
 """Of a number in a list, with the comma behind it."""
 
@@ -156,30 +151,7 @@ def _stacked(columns: list[np.ndarray], rows: int, kind: Any) -> np.ndarray:
 
 def _end_to_end(constants: list[bytes]) -> tuple[np.ndarray, np.ndarray]:
     ends = np.cumsum([0, *map(len, constants)])
-    return np.frombuffer(b"".join((*constants, bytes(_CHUNK))), np.uint8), ends
-
-
-@intrinsic
-def _copy_chunk(context, to, at, octets, begin):
-    """Copies `_CHUNK` octets from `octets[begin:]` to `to[at:]`."""
-
-    def generated(context, builder, signature, arguments):
-        to, at, octets, begin = arguments
-        target = context.make_array(signature.args[0])(context, builder, to).data
-        source = context.make_array(signature.args[2])(context, builder, octets).data
-        count = context.get_constant(types.int64, _CHUNK)
-        cgutils.raw_memcpy(builder, builder.gep(target, [at]), builder.gep(source, [begin]), count, 1)
-        return context.get_dummy_value()
-
-    return types.void(to, types.int64, octets, types.int64), generated
-
-
-@kernel_part
-def _copied(to, at, octets, begin, end):
-    """Copies `octets[begin:end]` to `to[at:]`, and less than a chunk of what follows; returns where to go on."""
-    for chunk in range(0, end - begin, _CHUNK):
-        _copy_chunk(to, at + chunk, octets, begin + chunk)
-    return at + end - begin
+    return np.frombuffer(b"".join((*constants, bytes(CHUNK))), np.uint8), ends
 
 
 @kernel
@@ -201,13 +173,13 @@ def _assemble(kinds, places, valid, integers, reals, texts, items, offsets, befo
                 row = first + i
                 if not valid[piece, row] or (kind == _REAL and not np.isfinite(reals[place, row])):
                     continue
-                end = _copied(slots, at[i], befores, before_ends[piece], before_ends[piece + 1])
+                end = copied(slots, at[i], befores, before_ends[piece], before_ends[piece + 1])
                 if kind == _INTEGER:
                     end = put_integer(slots, end, integers[place, row])
                 elif kind == _REAL:
                     end = put_real(slots, end, reals[place, row])
                 elif kind == _TEXT:
-                    end = _copied(slots, end, texts, offsets[place, row], offsets[place, row + 1])
+                    end = copied(slots, end, texts, offsets[place, row], offsets[place, row + 1])
                 elif kind == _LIST:
                     slots[end] = 91
                     end += 1
@@ -219,6 +191,6 @@ def _assemble(kinds, places, valid, integers, reals, texts, items, offsets, befo
                         end -= 1
                     slots[end] = 93
                     end += 1
-                at[i] = _copied(slots, end, afters, after_ends[piece], after_ends[piece + 1])
+                at[i] = copied(slots, end, afters, after_ends[piece], after_ends[piece + 1])
         for i in range(count):
-            bounds[first + i + 1] = _copied(lines, bounds[first + i], slots, i * most, at[i])
+            bounds[first + i + 1] = copied(lines, bounds[first + i], slots, i * most, at[i])

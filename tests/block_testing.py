@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from sinks.blocks import Counted, Unavailable, WriteBlocks
 from sinks.outputs import SinkContext, SinkUrl
-from transforms.records import Reject
+from transforms.records import InputError, Reject
 
 
 class Store:
@@ -18,6 +18,7 @@ class Store:
     Attributes:
         down: How many of the next calls fail; a negative number: all of them.
         refuses: Source addresses of records that it refuses.
+        chokes_on: Source addresses of records whose block it will never take.
         records: Record number by flow id.
         writes: Rows of each block that was accepted.
         most_at_a_time: Calls that overlapped.
@@ -27,6 +28,7 @@ class Store:
     def __init__(self) -> None:
         self.down = 0
         self.refuses: set[str] = set()
+        self.chokes_on: set[str] = set()
         self.records: dict[bytes, int] = {}
         self.writes: list[int] = []
         self.opened = self.closed = self.calls = 0
@@ -51,10 +53,11 @@ class StoreWriter:
             store.calls += 1
             store.at_a_time += 1
             store.most_at_a_time = max(store.most_at_a_time, store.at_a_time)
+            is_down = store.down != 0
+            store.down -= is_down
         try:
             time.sleep(store.delay_s)
-            if store.down:
-                store.down -= 1
+            if is_down:
                 raise Unavailable("away")
             yield from self._put(flows)
         finally:
@@ -62,8 +65,11 @@ class StoreWriter:
                 store.at_a_time -= 1
 
     def _put(self, flows: pa.RecordBatch) -> Iterator[Reject | Counted]:
+        rows = flows.select(["flow_id", "record_number", "src_ip"]).to_pylist()
+        if any(row["src_ip"] in self._store.chokes_on for row in rows):
+            raise InputError("store: no such table")
         repeated = 0
-        for row in flows.select(["flow_id", "record_number", "src_ip"]).to_pylist():
+        for row in rows:
             if row["src_ip"] in self._store.refuses:
                 yield Reject("store", "not wanted", self._path, None, row["flow_id"])
             elif self._store.records.get(row["flow_id"], -1) < row["record_number"]:

@@ -32,6 +32,7 @@ MAY_IMPORT = {
         "transforms.fields",
         "transforms.avro",
         "transforms.avro_columns",
+        "transforms.chunks",
         "transforms.features.sets",
         "transforms.kernel",
     ),

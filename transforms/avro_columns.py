@@ -1,13 +1,14 @@
 """Rows of Arrow record batches as Avro single-object messages, a column at a time.
 
 The schema follows from the Arrow schema: a record with a field for each column, in order, each `["null", TYPE]` with
-default null where the column may be null, so that schemas that only add columns resolve to each other. Every row has a
-slot of the output that is surely large enough; each column is written to all the slots, a few hundred rows at a time so
-that these stay in the cache.
+default null where the column may be null, so that schemas that only add columns resolve to each other. A few rows at a
+time have each a slot that is surely large enough and stays in the cache; every column is written to all the slots, and
+then these are put together.
 """
 
 import re
-from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,24 +16,29 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from transforms.avro_kernels import put_long
+from transforms.chunks import CHUNK, copied
 from transforms.kernel import kernel
 
 NAMESPACE = "flowbeam"
 
-CACHED_ROWS = 256
-"""So many rows are written at a time, column after column."""
+CACHED_ROWS, CACHED_OCTETS = 64, 1 << 20
+"""So many rows are written at a time, column after column; fewer where they are long."""
 
 _LONG_OCTETS = 10
 _TIME_UNITS = {"ms": "timestamp-millis", "us": "timestamp-micros", "ns": "timestamp-nanos"}
-_ALL = np.zeros(0, np.bool_)
+
+_LONG, _FIXED, _OCTETS, _COUNTED, _LIST = range(5)
+"""What is written of a row: a number; octets, always as many; octets, as they are; with their length before them; or,
+of items, with their number before them and a zero behind."""
+
+_NO_OCTETS = np.zeros(0, np.uint8)
 
 
-class Slots(NamedTuple):
-    """Encoded rows: row `i` is `octets[begins[i]:ends[i]]`."""
+class Rows(NamedTuple):
+    """Encoded rows: row `i` is `octets[bounds[i]:bounds[i + 1]]`."""
 
     octets: np.ndarray
-    begins: np.ndarray
-    ends: np.ndarray
+    bounds: np.ndarray
 
 
 def schema_of(columns: pa.Schema, name: str = "Flow") -> dict[str, Any]:
@@ -103,228 +109,165 @@ class RowEncoder:
 
     def messages(self, records: pa.RecordBatch) -> list[bytes]:
         """One message for each row, in order."""
-        slots = encoded(
+        rows = encoded(
             [(records.column(field.name), field.nullable) for field in self._columns], len(records), self._prefix
         )
-        octets = slots.octets.tobytes()
-        return [octets[begin:end] for begin, end in zip(slots.begins.tolist(), slots.ends.tolist(), strict=True)]
+        octets = rows.octets.tobytes()
+        return [octets[begin:end] for begin, end in pairwise(rows.bounds.tolist())]
 
 
-def encoded(columns: list[tuple[pa.Array, bool]], rows: int, prefix: np.ndarray | None = None) -> Slots:
+def encoded(columns: list[tuple[pa.Array, bool]], rows: int, prefix: np.ndarray = _NO_OCTETS) -> Rows:
     """The rows of columns side by side; with each column whether it may be null."""
-    writers = [_writer(column, nullable) for column, nullable in columns]
-    most = np.full(rows, 0 if prefix is None else len(prefix), np.int64)
-    for writer in writers:
-        most += writer.octets_most()
-    begins = np.cumsum(most) - most
-    out = np.empty(int(most.sum()), np.uint8)
-    at = begins.copy()
-    for first in range(0, rows, CACHED_ROWS):
-        after = min(first + CACHED_ROWS, rows)
-        if prefix is not None and len(prefix):
-            put_same(prefix, first, after, out, at)
-        for writer in writers:
-            writer.put(first, after, out, at)
-    return Slots(out, begins, at)
+    gathered = _Columns(rows)
+    for column, nullable in columns:
+        gathered.add(column, nullable)
+    return gathered.encoded(prefix)
 
 
-def _writer(column: pa.Array, nullable: bool) -> "_Writer":
-    kind, types = column.type, pa.types
-    if types.is_dictionary(kind):
-        return _writer(column.cast(kind.value_type), nullable)
-    valid = column.is_valid().to_numpy(zero_copy_only=False) if column.null_count else _ALL
-    if not nullable and len(valid):
-        raise ValueError("a column that is never null has nulls")
-    if types.is_struct(kind):
-        fields = [(column.field(index), kind.field(index).nullable) for index in range(kind.num_fields)]
-        return _Octets(nullable, valid, encoded(fields, len(column)))
-    if types.is_list(kind) or types.is_large_list(kind):
-        return _Lists(nullable, valid, column)
-    if types.is_string(kind) or types.is_large_string(kind) or types.is_binary(kind) or types.is_large_binary(kind):
-        return _Texts(nullable, valid, column.cast(pa.binary()))
-    if types.is_fixed_size_binary(kind):
-        width = kind.byte_width
-        octets = np.frombuffer(column.buffers()[1] or b"", np.uint8)
-        return _Fixed(nullable, valid, octets[column.offset * width : (column.offset + len(column)) * width], width)
-    if types.is_timestamp(kind):
-        column = column.cast(pa.int64())
-    values = (column.fill_null(False if types.is_boolean(kind) else 0) if len(valid) else column).to_numpy(
-        zero_copy_only=False
-    )
-    if types.is_integer(column.type):
-        return _Longs(nullable, valid, values.astype(np.int64, copy=False))
-    little = np.ascontiguousarray(values, values.dtype.newbyteorder("<"))
-    return _Fixed(nullable, valid, little.view(np.uint8), little.itemsize)
+class _Columns:
+    """Columns in the shape in which a kernel takes them.
+
+    Args:
+        rows: How many each has.
+    """
+
+    def __init__(self, rows: int) -> None:
+        self._rows = rows
+        self._about: list[tuple[int, bool, int, int]] = []  # kind, nullable, place, octets of a row if they are fixed
+        self._valid: list[np.ndarray | bool] = []
+        self._longs: list[np.ndarray] = []
+        self._octets: list[np.ndarray] = []
+        self._bounds: list[np.ndarray] = []
+        self._counts: list[np.ndarray | int] = []
+        self._place = 0
+        self._longest = 0  # of the octets of any row
+        self._most = 0  # that come to them
+
+    def add(self, column: pa.Array, nullable: bool) -> None:
+        """Adds a column on the right."""
+        kind, types = column.type, pa.types
+        if types.is_dictionary(kind):
+            self.add(column.cast(kind.value_type), nullable)
+            return
+        if column.null_count and not nullable:
+            raise ValueError("a column that is never null has nulls")
+        self._valid.append(column.is_valid().to_numpy(zero_copy_only=False) if column.null_count else True)
+        self._most += nullable
+        if types.is_struct(kind):
+            fields = [(column.field(index), kind.field(index).nullable) for index in range(kind.num_fields)]
+            self._add_octets(_OCTETS, nullable, *encoded(fields, self._rows))
+        elif types.is_list(kind) or types.is_large_list(kind):
+            counts = pc.fill_null(pc.list_value_length(column), 0).to_numpy().astype(np.int64)
+            items = column.flatten()  # what lies under a null is not in it
+            octets, bounds = encoded([(items, kind.value_field.nullable)], len(items))
+            self._add_octets(_LIST, nullable, octets, bounds[np.concatenate((_FIRST, np.cumsum(counts)))], counts)
+        elif types.is_integer(kind) or types.is_timestamp(kind):
+            self._about.append((_LONG, nullable, len(self._longs), 0))
+            self._longs.append(
+                _fixed(column).view(f"i{kind.bit_width // 8}" if types.is_timestamp(kind) else str(kind))
+            )
+            self._most += _LONG_OCTETS
+        elif types.is_boolean(kind) or types.is_floating(kind) or types.is_fixed_size_binary(kind):
+            octets = _fixed(column.cast(pa.uint8()) if types.is_boolean(kind) else column)
+            width = 1 if types.is_boolean(kind) else kind.bit_width // 8
+            self._about.append((_FIXED, nullable, self._place, width))
+            self._append(octets)
+            self._most += width
+        else:
+            column = column.cast(pa.binary())
+            bounds = np.frombuffer(column.buffers()[1] or bytes(4), np.int32)[column.offset :][: self._rows + 1]
+            self._add_octets(_COUNTED, nullable, np.frombuffer(column.buffers()[2] or b"", np.uint8), bounds)
+
+    def encoded(self, prefix: np.ndarray) -> Rows:
+        """The rows, with `prefix` before each."""
+        rows = self._rows
+        most = self._most + len(prefix)
+        out = np.empty(most * rows + sum(map(len, self._octets)) + CHUNK, np.uint8)
+        ends = np.zeros(rows + 1, np.int64)
+        longest = most + self._longest + CHUNK
+        _put_rows(
+            np.array(self._about, np.int64).reshape(-1, 4),
+            _stacked(self._valid, rows, np.bool_),
+            _stacked(self._longs, rows, np.int64),
+            np.concatenate([*self._octets, _PADDING]),
+            _stacked(self._bounds, rows + 1, np.int64),
+            _stacked(self._counts, rows, np.int64),
+            np.concatenate([prefix, _PADDING]),
+            np.empty((max(1, min(CACHED_ROWS, CACHED_OCTETS // longest)), longest), np.uint8),
+            out,
+            ends,
+        )
+        return Rows(out[: ends[-1]], ends)
+
+    def _add_octets(
+        self, kind: int, nullable: bool, octets: np.ndarray, bounds: np.ndarray, counts: np.ndarray | int = 0
+    ) -> None:
+        self._about.append((kind, nullable, len(self._bounds), 0))
+        self._bounds.append(bounds + np.int64(self._place - bounds[0]))
+        self._counts.append(counts)
+        self._append(octets[bounds[0] : bounds[-1]])
+        self._longest += int(np.diff(bounds).max(initial=0))
+        self._most += _LONG_OCTETS + 1
+
+    def _append(self, octets: np.ndarray) -> None:
+        self._octets.append(octets)
+        self._place += len(octets)
 
 
-class _Writer(ABC):
-    """A column on its way; `nullable` values are preceded by the branch of their union."""
-
-    def __init__(self, nullable: bool, valid: np.ndarray) -> None:
-        self.nullable, self.valid = nullable, valid
-
-    @abstractmethod
-    def octets_most(self) -> Any:
-        """How much room each row needs, at most."""
-
-    @abstractmethod
-    def put(self, first: int, after: int, out: np.ndarray, at: np.ndarray) -> None:
-        """Writes rows from `first` to before `after` at their places, and moves these on."""
+_FIRST = np.zeros(1, np.int64)
+_PADDING = np.zeros(CHUNK, np.uint8)
 
 
-class _Longs(_Writer):
-    def __init__(self, nullable: bool, valid: np.ndarray, values: np.ndarray) -> None:
-        super().__init__(nullable, valid)
-        self._values = values
-
-    def octets_most(self) -> int:
-        return 1 + _LONG_OCTETS
-
-    def put(self, first: int, after: int, out: np.ndarray, at: np.ndarray) -> None:
-        put_longs(self._values, self.valid, self.nullable, first, after, out, at)
+def _fixed(column: pa.Array) -> np.ndarray:
+    """Octets of values of one length as they are in memory; under a null, any."""
+    width = column.type.bit_width // 8
+    octets = np.frombuffer(column.buffers()[1] or b"", np.uint8)
+    return octets[column.offset * width : (column.offset + len(column)) * width]
 
 
-class _Fixed(_Writer):
-    def __init__(self, nullable: bool, valid: np.ndarray, octets: np.ndarray, width: int) -> None:
-        super().__init__(nullable, valid)
-        self._octets, self._width = octets, width
-
-    def octets_most(self) -> int:
-        return 1 + self._width
-
-    def put(self, first: int, after: int, out: np.ndarray, at: np.ndarray) -> None:
-        put_fixed(self._octets, self._width, self.valid, self.nullable, first, after, out, at)
-
-
-class _Octets(_Writer):
-    """What is encoded already."""
-
-    def __init__(self, nullable: bool, valid: np.ndarray, slots: Slots) -> None:
-        super().__init__(nullable, valid)
-        self._slots = slots
-
-    def octets_most(self) -> np.ndarray:
-        return self._slots.ends - self._slots.begins + 1
-
-    def put(self, first: int, after: int, out: np.ndarray, at: np.ndarray) -> None:
-        put_octets(*self._slots, False, self.valid, self.nullable, first, after, out, at)
-
-
-class _Texts(_Writer):
-    """Octets that their length precedes."""
-
-    def __init__(self, nullable: bool, valid: np.ndarray, column: pa.BinaryArray) -> None:
-        super().__init__(nullable, valid)
-        bounds = _offsets(column)
-        self._slots = Slots(np.frombuffer(column.buffers()[2] or b"", np.uint8), bounds[:-1], bounds[1:])
-
-    def octets_most(self) -> np.ndarray:
-        return self._slots.ends - self._slots.begins + 1 + _LONG_OCTETS
-
-    def put(self, first: int, after: int, out: np.ndarray, at: np.ndarray) -> None:
-        put_octets(*self._slots, True, self.valid, self.nullable, first, after, out, at)
-
-
-class _Lists(_Writer):
-    """Avro arrays of one part: count, items, 0."""
-
-    def __init__(self, nullable: bool, valid: np.ndarray, column: pa.ListArray) -> None:
-        super().__init__(nullable, valid)
-        counts = pc.fill_null(pc.list_value_length(column), 0).to_numpy().astype(np.int64)
-        self._bounds = np.concatenate((np.zeros(1, np.int64), np.cumsum(counts)))
-        items = column.flatten()  # what lies under a null is not in it
-        self._slots = encoded([(items, column.type.value_field.nullable)], len(items))
-        self._sums = np.concatenate((np.zeros(1, np.int64), np.cumsum(self._slots.ends - self._slots.begins)))
-
-    def octets_most(self) -> np.ndarray:
-        return self._sums[self._bounds[1:]] - self._sums[self._bounds[:-1]] + 2 + _LONG_OCTETS
-
-    def put(self, first: int, after: int, out: np.ndarray, at: np.ndarray) -> None:
-        put_lists(self._bounds, *self._slots, self.valid, self.nullable, first, after, out, at)
-
-
-def _offsets(column: pa.BinaryArray) -> np.ndarray:
-    if not len(column):
-        return np.zeros(1, np.int64)
-    offsets = np.frombuffer(column.buffers()[1], np.int32)[column.offset : column.offset + len(column) + 1]
-    return offsets.astype(np.int64)
+def _stacked(columns: Sequence[np.ndarray | int], rows: int, kind: Any) -> np.ndarray:
+    stacked = np.empty((len(columns), rows), kind)
+    for row, column in enumerate(columns):
+        stacked[row] = column
+    return stacked
 
 
 @kernel
-def put_same(octets, first, after, out, at):
-    """Writes the same octets to each row."""
-    for row in range(first, after):
-        for i in range(len(octets)):
-            out[at[row] + i] = octets[i]
-        at[row] += len(octets)
-
-
-@kernel
-def put_longs(values, valid, nullable, first, after, out, at):
-    """Writes a number to each row."""
-    for row in range(first, after):
-        place = at[row]
-        there = len(valid) == 0 or valid[row]
-        if nullable:
-            out[place] = 2 if there else 0
-            place += 1
-        if there:
-            place = put_long(out, place, values[row])
-        at[row] = place
-
-
-@kernel
-def put_fixed(octets, width, valid, nullable, first, after, out, at):
-    """Writes `width` octets to each row."""
-    for row in range(first, after):
-        place = at[row]
-        there = len(valid) == 0 or valid[row]
-        if nullable:
-            out[place] = 2 if there else 0
-            place += 1
-        if there:
-            for i in range(width):
-                out[place + i] = octets[row * width + i]
-            place += width
-        at[row] = place
-
-
-@kernel
-def put_octets(octets, begins, ends, counted, valid, nullable, first, after, out, at):
-    """Writes so many octets as each row has, `counted` or not."""
-    for row in range(first, after):
-        place = at[row]
-        there = len(valid) == 0 or valid[row]
-        if nullable:
-            out[place] = 2 if there else 0
-            place += 1
-        if there:
-            length = ends[row] - begins[row]
-            if counted:
-                place = put_long(out, place, length)
-            for i in range(length):
-                out[place + i] = octets[begins[row] + i]
-            place += length
-        at[row] = place
-
-
-@kernel
-def put_lists(bounds, octets, begins, ends, valid, nullable, first, after, out, at):
-    """Writes an array to each row, of items that are encoded already."""
-    for row in range(first, after):
-        place = at[row]
-        there = len(valid) == 0 or valid[row]
-        if nullable:
-            out[place] = 2 if there else 0
-            place += 1
-        if there:
-            count = bounds[row + 1] - bounds[row]
-            if count:
-                place = put_long(out, place, count)
-                for item in range(bounds[row], bounds[row + 1]):
-                    for i in range(begins[item], ends[item]):
-                        out[place] = octets[i]
-                        place += 1
-            out[place] = 0
-            place += 1
-        at[row] = place
+def _put_rows(about, valid, longs, octets, bounds, counts, prefix, slots, out, ends):
+    """Writes every row: a few at a time, column after column, to slots that are long enough, then together."""
+    columns, rows = valid.shape
+    cached, most = slots.shape
+    slots = slots.reshape(-1)
+    prefix_octets = len(prefix) - CHUNK
+    at = np.empty(cached, np.int64)
+    for first in range(0, rows, cached):
+        number = min(cached, rows - first)
+        for i in range(number):
+            at[i] = copied(slots, i * most, prefix, 0, prefix_octets)
+        for column in range(columns):
+            kind, nullable, place, width = about[column, 0], about[column, 1], about[column, 2], about[column, 3]
+            for i in range(number):
+                row, end = first + i, at[i]
+                there = valid[column, row]
+                if nullable:
+                    slots[end] = 2 if there else 0
+                    end += 1
+                if not there:
+                    pass
+                elif kind == _LONG:
+                    end = put_long(slots, end, longs[place, row])
+                elif kind == _FIXED:
+                    end = copied(slots, end, octets, place + row * width, place + (row + 1) * width)
+                else:
+                    begin, after = bounds[place, row], bounds[place, row + 1]
+                    if kind == _COUNTED:
+                        end = put_long(slots, end, after - begin)
+                    elif counts[place, row]:
+                        end = put_long(slots, end, counts[place, row])
+                    end = copied(slots, end, octets, begin, after)
+                    if kind == _LIST:
+                        slots[end] = 0
+                        end += 1
+                at[i] = end
+        for i in range(number):
+            ends[first + i + 1] = copied(out, ends[first + i], slots, i * most, at[i])

@@ -8,7 +8,7 @@ import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.testing.util import assert_that, equal_to
 from block_testing import Store, write_to
-from sink_testing import flow_id, flows, run, schema_of
+from sink_testing import bundle, flow_id, flows, run, schema_of
 
 from sinks import blocks, unsent
 from sinks.blocks import BlockSender, Unavailable
@@ -36,6 +36,15 @@ def test_every_record_is_written_in_blocks(store, tmp_path):
     assert store.records == {flow_id(number): 0 for number in range(100)}
     assert counters["records_written"] == 100
     assert counters["records_refused"] == counters["blocks_retried"] == 0
+
+
+def test_a_large_batch_is_cut_into_blocks(store, tmp_path):
+    """What is left of it waits for the next."""
+    batches = [flows(range(100)), flows(range(100, 110)), flows(range(110, 111))]
+    counters = run(batches, write_to(str(tmp_path), context(), block_rows=40))
+    assert store.writes == [40, 40, 31]
+    assert store.records == {flow_id(number): 0 for number in range(111)}
+    assert counters["records_written"] == 111
 
 
 def test_a_server_that_was_away_gets_everything(store, tmp_path, caplog):
@@ -161,6 +170,61 @@ def test_so_many_blocks_are_under_way_at_a_time(store, tmp_path, threads):
     run(batches, write_to(str(tmp_path), context(), block_rows=1, threads=threads))
     assert len(store.records) == 12
     assert store.most_at_a_time == threads
+
+
+@pytest.mark.parametrize(("blocks_of_room", "at_a_time"), [(0, 1), (2, 2)], ids=["not-one", "two"])
+def test_blocks_under_way_are_so_large_together(store, tmp_path, monkeypatch, blocks_of_room, at_a_time):
+    """However many threads there are: memory does not grow with the size of records."""
+    monkeypatch.setattr(blocks, "UNDER_WAY_OCTETS", flows([0]).nbytes * blocks_of_room)
+    store.delay_s = 0.02
+    run([flows(range(9))], write_to(str(tmp_path), context(), block_rows=1, threads=4))
+    assert len(store.records) == 9
+    assert store.most_at_a_time == at_a_time
+
+
+def test_a_connection_lost_with_several_under_way_doubles_nothing(store, tmp_path):
+    store.down, store.delay_s = 5, 0.01
+    counters = run([flows(range(30))], write_to(str(tmp_path), context(retry_s=60), block_rows=2, threads=3))
+    assert store.records == {flow_id(number): 0 for number in range(30)}
+    assert store.writes == [2] * 15
+    assert counters["records_written"] == 30
+    assert counters["blocks_retried"] == 5
+
+
+def test_what_is_refused_in_the_middle_is_a_reject_once(store, tmp_path):
+    """The blocks before and behind it, which are under way with it, are written."""
+    store.down, store.refuses = 3, {"10.0.0.9"}
+    batch = flows(range(12), src_ip=["10.0.0.9" if number in (5, 8) else "10.0.0.1" for number in range(12)])
+    with beam.Pipeline(runner="FnApiRunner", options=PipelineOptions([])) as pipeline:
+        step = write_to(str(tmp_path), context(retry_s=60), block_rows=3, threads=3)
+        refused = pipeline | beam.Create([batch], reshuffle=False) | step
+        expected = [Reject("store", "not wanted", str(tmp_path), None, flow_id(number)) for number in (5, 8)]
+        assert_that(refused, equal_to(expected))
+    assert set(store.records) == {flow_id(number) for number in range(12)} - {flow_id(5), flow_id(8)}
+
+
+def test_a_block_that_is_never_taken_fails_the_bundle(store, tmp_path):
+    """In one line, with others under way; the bundle that repeats it writes all that is missing."""
+    step = blocks._WriteBlocks(write_to(str(tmp_path), context(), block_rows=1, threads=3))
+    batch = flows(range(9), src_ip=["10.0.0.9" if number == 4 else "10.0.0.1" for number in range(9)])
+    store.chokes_on = {"10.0.0.9"}
+    step.setup()
+    with pytest.raises(InputError, match="no such table"):
+        bundle(step, [batch])
+    store.chokes_on = set()
+    assert bundle(step, [batch]) == []
+    assert store.records == {flow_id(number): 0 for number in range(9)}
+    step.teardown()
+
+
+def test_several_blocks_of_a_dead_server_are_written_aside_once(store, tmp_path):
+    store.down = -1
+    aside = tmp_path / "unsent"
+    step = write_to(str(tmp_path), context(aside, retry_s=0.2), block_rows=2, threads=3)
+    counters = run([flows(range(20))], step)
+    waiting = [flow for block in unsent.blocks(aside) for flow in block.flows["flow_id"].to_pylist()]
+    assert sorted(waiting) == sorted(flow_id(number) for number in range(20))
+    assert counters["records_set_aside"] == 20
 
 
 def test_a_failed_bundle_leaves_nothing_under_way(store, tmp_path):
