@@ -79,7 +79,7 @@ def actual_default(action: Action) -> str | None:
     """The default in the words of the command line; None where nothing but leaving the option out says it."""
     if action.default in (None, [], (), "") or action.nargs == 0:
         return None
-    if isinstance(action.default, tuple):
+    if isinstance(action.default, list):
         return ",".join(action.default)
     return f"{action.default:.12g}" if isinstance(action.default, float) else str(action.default)
 
