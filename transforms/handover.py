@@ -1,8 +1,8 @@
 """How packets get from the step that splits them to the shards.
 
 By value they are octets, which a runner may send to another machine, and keep for one that takes over. Where all steps
-run in one process, and nobody takes over when it ends, they stay in its memory and the runner moves claims on them: a
-packet that goes through a runner by value is copied some thirty times on its way.
+run in one process, and nobody takes over when it ends, they stay in its memory and the runner moves claims on them: by
+value each octet is copied at every border between coder, message, socket and runner, both ways.
 """
 
 import secrets
