@@ -1,6 +1,7 @@
 """Flows in Cassandra, read back through its driver."""
 
 import threading
+import uuid
 from collections.abc import Iterator
 
 import alert_testing
@@ -32,7 +33,7 @@ def credentials(monkeypatch):
 @pytest.fixture
 def keyspace(cassandra, credentials, request) -> Iterator[str]:
     """The URL of a keyspace of the test's own."""
-    name = request.node.originalname[:40]
+    name = f"{request.node.originalname[:30]}_{uuid.uuid4().hex[:12]}"  # none is made where one was just dropped
     cassandra.create_keyspace(name)
     yield f"cassandra://{cassandra.address}/{name}?consistency=ONE"
     with cassandra.session() as session:
