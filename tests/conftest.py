@@ -15,7 +15,7 @@ settings.load_profile("flowbeam")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Fails where groups are torn; skips slow tests unless asked for; without the captures, fails in CI, skips elsewhere."""
+    """Fails where groups are torn; skips slow tests unless asked for, and (but in CI) those of captures not there."""
     if "PYTEST_XDIST_WORKER" in os.environ and item.get_closest_marker("xdist_group") and "@" not in item.nodeid:
         pytest.fail("tests of a group share a server, and xdist spreads them: --dist=loadgroup", pytrace=False)
     if item.get_closest_marker("slow") and not os.environ.get("FLOWBEAM_CHECK_ALL"):
