@@ -139,7 +139,7 @@ def test_partitions_without_traffic_and_a_sensor_that_stops(prism, kafka, topic,
         job.runs()
         with Sensor(tmp_path, url, tmp_path / "one.pcap", "north", 200) as sensor:
             job.writes()
-            job.writes(job.written)
+            sensor.has_captured(500)
             sensor.stops()
         job.ends()
     messages = messages_in(kafka.bootstrap, topic)
