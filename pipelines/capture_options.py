@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import queues
-from pipelines.config import expanded
+from pipelines.config import parsed
 from pipelines.terminal import OneLineParser
+from pipelines.words import comma_separated
 from sources.anonymize import MAC_MODES, Anonymizer, read_key, refuse_payloads
 from sources.blocks import BlockSettings
 from sources.bpf import WHOLE_PACKETS, PacketFilter
@@ -58,7 +59,7 @@ def parse_options(arguments: Sequence[str]) -> Namespace:
     _add_packets(parser)
     _add_blocks(parser)
     _add_process(parser)
-    options = parser.parse_args(expanded(arguments, parser))
+    options = parsed(parser, arguments)
     options.kind, options.names = _kind_of(options.input)
     for name, kinds in _ONLY_FOR.items():
         if getattr(options, name) is not None and options.kind not in kinds:
@@ -102,7 +103,12 @@ def _add_packets(parser: ArgumentParser) -> None:
     add = parser.add_argument_group("what is kept of packets").add_argument
     add("--snaplen", type=int, default=WHOLE_PACKETS, help="Octets of each packet to look at. Default %(default)s.")
     add("--payload_octets", type=int, default=0, help="Octets of each packet's payload to carry. Default 0.")
-    add("--decapsulate", default=",".join(TUNNEL_KINDS), help="Tunnels to open, or none. Default %(default)s.")
+    add(
+        "--decapsulate",
+        type=comma_separated,
+        default=list(TUNNEL_KINDS),
+        help=f"Tunnels to open, or none. Default {','.join(TUNNEL_KINDS)}.",
+    )
     add("--sample", help="Keep one flow of N, both its directions: 1/N.")
     add("--anonymize", metavar="KEYFILE", help="Replace addresses, prefixes preserved, with the key in this file.")
     add("--anonymize_macs", choices=MAC_MODES, default="zero", help="What --anonymize makes of MACs. Default zero.")
@@ -130,7 +136,6 @@ def _add_process(parser: ArgumentParser) -> None:
     add("--stop_timeout_s", type=float, default=10.0, help="How long a stop waits for the queue. Default 10.")
     add("--temp_dir", help="Folder for what must be sorted on disk. Default the system's.")
     add("--quiet", action="store_true", help="No progress bar, no summary.")
-    add("--config", metavar="FILE", help="Options from a YAML file; those of the command line come first.")
 
 
 def _kind_of(inputs: Sequence[str]) -> tuple[str, list[str]]:
@@ -152,7 +157,7 @@ def _kind_of(inputs: Sequence[str]) -> tuple[str, list[str]]:
 
 def header_settings(options: Namespace) -> HeaderSettings:
     """What of packets is kept."""
-    kinds = tuple(kind.strip() for kind in options.decapsulate.split(",") if kind.strip())
+    kinds = tuple(options.decapsulate)
     if options.anonymize is not None:
         refuse_payloads(options.payload_octets)
     return HeaderSettings(() if kinds == ("none",) else kinds, options.payload_octets, headers_hash=True)

@@ -12,11 +12,12 @@ import argparse
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime, timezone
 
+from pipelines.config import parsed
 from pipelines.terminal import OneLineParser, say
 from sources.generate.capture import GenerateSettings, generate
 from sources.generate.profiles import PROFILES
+from training.labels.times import time_ns
 from transforms.records import InputError
 
 _DEFAULT_START = "2026-01-05T08:00:00Z"
@@ -25,7 +26,7 @@ _DEFAULT_START = "2026-01-05T08:00:00Z"
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns its exit status."""
     try:
-        arguments = _parser().parse_args(argv)
+        arguments = parsed(_parser(), argv)
         settings = GenerateSettings(
             output=arguments.output,
             packets=arguments.packets,
@@ -33,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             profile=arguments.profile,
             flows=arguments.flows,
             labels=arguments.labels,
-            start_ns=_time_ns(arguments.start),
+            start_ns=_start_ns(arguments.start),
         )
         with _progress(settings.packets, arguments.quiet) as on_progress:
             generated = generate(settings, on_progress)
@@ -73,16 +74,11 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _time_ns(text: str) -> int:
-    """Nanoseconds since the Unix epoch of a time in ISO 8601; without a zone it is UTC."""
+def _start_ns(text: str) -> int:
     try:
-        time = datetime.fromisoformat(text.replace("Z", "+00:00"))
+        return time_ns(text)
     except ValueError as error:
         raise InputError(f"--start={text}: not a time such as {_DEFAULT_START}") from error
-    if time.tzinfo is None:
-        time = time.replace(tzinfo=timezone.utc)
-    since = time - datetime(1970, 1, 1, tzinfo=timezone.utc)
-    return ((since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds) * 1_000
 
 
 @contextmanager

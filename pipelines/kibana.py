@@ -6,18 +6,19 @@ The names of fields, and what Kibana says about them, come from the description 
 enrichment and scoring may give.
 """
 
-import argparse
 import json
 from collections.abc import Sequence
 
 import pyarrow as pa
 
-from pipelines.terminal import leave, say
+from pipelines.config import parsed
+from pipelines.terminal import OneLineParser, leave, say
 from sinks import drift, kibana, sensors
 from transforms import fields, score
 from transforms.drift import rows
 from transforms.enrich import enrichment, geoip, host_names, services, threats, zones
 from transforms.features import sets
+from transforms.records import InputError
 
 
 def every_column() -> pa.Schema:
@@ -41,13 +42,16 @@ def bundle(index: str) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns its exit status."""
-    parser = argparse.ArgumentParser(prog="python -m pipelines.kibana", description="Writes Kibana's saved objects.")
+    parser = OneLineParser(prog="python -m pipelines.kibana", description="Writes Kibana's saved objects.")
     parser.add_argument("--index", default="flows", help="What the names of the indices begin with. Default flows.")
     parser.add_argument("--output", required=True, metavar="FILE", help="The file to write.")
-    options = parser.parse_args(arguments)
     try:
+        options = parsed(parser, arguments)
         with open(options.output, "w", encoding="utf-8") as file:
             file.write(bundle(options.index))
+    except InputError as error:
+        say(str(error))
+        return 2
     except OSError as error:
         say(f"--output {options.output}: cannot be written: {error.strerror}")
         return 2

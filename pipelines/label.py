@@ -15,6 +15,7 @@ from datetime import tzinfo
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
+from pipelines.config import parsed
 from pipelines.terminal import OneLineParser, say
 from training.labels.flow_files import MATCHES, OVERLAPS, check_output, flow_files, label_files
 from training.labels.labeller import ATTEMPTED_AS, Labeller, LabelSettings
@@ -28,7 +29,7 @@ _LONGEST_NAME = 40
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns its exit status."""
     try:
-        arguments = _parser().parse_args(argv)
+        arguments = parsed(_parser(), argv)
         flows, output = Path(arguments.flows), Path(arguments.output)
         flow_files(flows)
         check_output(output, flows)

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from pipelines.config import expanded
+from pipelines import config
 from pipelines.drift_options import DriftOptions
 from pipelines.enrich_options import EnrichOptions
 from pipelines.score_options import ScoreOptions
@@ -123,7 +123,7 @@ class FlowOptions(PipelineOptions):
         text("--temp_dir", "Folder for what must be sorted on disk. Default the system's.", metavar="DIR")
         text("--summary", "Writes the summary as JSON to this file.", metavar="FILE")
         switch("--quiet", "No progress bar, no summary.")
-        text("--config", "Options from a YAML file; those of the command line come first.", metavar="FILE")
+        config.add_option(parser)
         checks = "Checks settings, inputs and outputs, says what would be done, and ends."
         text("--check", checks, action="store_true", dest="only_check")
         switch("--show_steps", "Shows the steps of the pipeline, and ends; also as --dry_run.")
@@ -191,7 +191,7 @@ def parse_options(arguments: Sequence[str]) -> PipelineOptions:
             action.help = argparse.SUPPRESS
     add_arguments(parser)
     parser.add_argument(_DRY_RUN, action="store_true", help=argparse.SUPPRESS)
-    words = ["--show_steps" if word == _DRY_RUN else word for word in expanded(arguments, parser)]
+    words = ["--show_steps" if word == _DRY_RUN else word for word in config.expanded(arguments, parser)]
     parser.parse_args(words)
     kept = _KeptViews(words)
     for ours in OURS:

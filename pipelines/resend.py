@@ -6,11 +6,11 @@ A block's file is removed when the server has it. What the server refuses goes t
 while the job goes on, and as often as one likes: a record that is there already stays as it is.
 """
 
-import argparse
 import secrets
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from pipelines.config import parsed
 from pipelines.terminal import OneLineParser, configure_logging, leave, say
 from sinks import outputs, unsent
 from sinks.blocks import BlockSender, Sent, WriteBlocks
@@ -81,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rejects", metavar="DIR", help="Folder of what is refused. Default `rejects` beside DIR.")
     parser.add_argument("--retry_s", metavar="S", type=float, default=60.0, help="Try so long. Default 60.")
     try:
-        options: argparse.Namespace = parser.parse_args(arguments)
+        options = parsed(parser, arguments)
         folder = Path(options.folder)
         if not folder.is_dir():
             raise InputError(f"{folder}: is no folder; name the one that the job wrote to")

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipelines.config import parsed
 from pipelines.terminal import OneLineParser
 from pipelines.words import comma_separated
 from transforms.records import InputError
@@ -21,7 +22,7 @@ def parse_options(arguments: Sequence[str] | None) -> Namespace:
     Raises:
         InputError: An option is unknown, missing, or does not go with another.
     """
-    options = _parser().parse_args(arguments)
+    options = parsed(_parser(), arguments)
     older = options.evaluate or getattr(options, "continue")
     if options.evaluate and getattr(options, "continue"):
         raise InputError("--evaluate and --continue: do one after the other")
@@ -105,7 +106,7 @@ def _parser() -> argparse.ArgumentParser:
         parser.add_argument(name, help=about, metavar="N", type=type(default), default=default)
 
     flows = "Folders of Parquet flows, CSV files of CICFlowMeter's columns in any spelling, or other tables."
-    text("--flows", flows, metavar="PLACE", nargs="+", default=[])
+    text("--flows", flows, metavar="PLACE", nargs="+", action="extend", default=[])
     text("--label_column", "The column with labels. Default label.", metavar="NAME", default="label")
     text(
         "--features",
