@@ -75,8 +75,9 @@ def open_sink(url: SinkUrl, context: SinkContext) -> beam.PTransform:
 
 def query(url: SinkUrl, context: SinkContext) -> str:
     """The top talkers, as an expression of DuckDB's Python module."""
-    file = os.path.expanduser(url.path)
-    return f"duckdb.connect({file!r}, read_only=True).table('flows'){TOP_TALKERS}"
+    file = os.path.expanduser(url.path).replace("'", "''")
+    attached = f"ATTACH '{file}' AS flows (READ_ONLY)"  # relations of older DuckDB do not keep a connection open
+    return f"duckdb.execute({attached!r}).sql('FROM flows.flows'){TOP_TALKERS}"
 
 
 class Database(WholeFile):

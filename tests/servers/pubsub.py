@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import grpc
-from google.cloud import pubsub_v1
+from google.pubsub_v1 import PublisherClient, SubscriberClient
 from google.pubsub_v1.services.publisher.transports import PublisherGrpcTransport
 from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcTransport
 from servers.install import installed
@@ -44,10 +44,10 @@ class PubSubEmulator(Server):
     def create_topic(self, name: str, *subscriptions: str, ordered: bool = True) -> None:
         """Makes a topic, and subscriptions of it that keep the order of messages with the same ordering key."""
         channel = grpc.insecure_channel(self.host)
-        with pubsub_v1.PublisherClient(transport=PublisherGrpcTransport(channel=channel)) as publisher:
+        with PublisherClient(transport=PublisherGrpcTransport(channel=channel)) as publisher:
             publisher.create_topic(name=self.topic(name))
         channel = grpc.insecure_channel(self.host)
-        with pubsub_v1.SubscriberClient(transport=SubscriberGrpcTransport(channel=channel)) as subscriber:
+        with SubscriberClient(transport=SubscriberGrpcTransport(channel=channel)) as subscriber:
             for subscription in subscriptions:
                 subscriber.create_subscription(
                     request={
