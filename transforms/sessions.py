@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 import apache_beam as beam
 import numpy as np
 import pyarrow as pa
-from apache_beam.transforms.window import Sessions, TimestampedValue
+from apache_beam.transforms.window import GlobalWindows, Sessions, TimestampedValue
 from apache_beam.utils.timestamp import Timestamp
 
 from transforms.assemble import AssembledFlows
@@ -53,6 +53,7 @@ class AssembleSessions(beam.PTransform):
             | "Sessions" >> beam.WindowInto(Sessions(self.settings.rules.idle_timeout_s))
             | "GroupPackets" >> beam.GroupByKey()
             | "Fold" >> beam.ParDo(_FoldFn(self.settings), beam.pvalue.AsDict(ends)).with_output_types(pa.RecordBatch)
+            | "WholeInput" >> beam.WindowInto(GlobalWindows())  # sinks join parts, which sessions cannot be asked for
         )
         nothing = batches.pipeline | "NoRejects" >> beam.Create([])
         return AssembledFlows(flows, nothing)

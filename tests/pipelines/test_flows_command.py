@@ -168,6 +168,8 @@ def test_the_summary_as_json(tmp_path):
         "last_packet_ns": 54 * SECOND,
         "notes": {},
         "damage": [],
+        "caveat": None,
+        "known": True,
     }
 
 
@@ -208,8 +210,11 @@ def test_every_assembler_gives_the_same_flows(traffic, tmp_path):
     expected = assembled("--input", traffic, folder=tmp_path, name="captures")
     assert assembled("--input", traffic, "--assembler=flows", folder=tmp_path, name="flows").equals(expected)
     idle = ("--input", traffic, "--end_rules=idle", "--idle_timeout_s=2")
-    expected = assembled(*idle, folder=tmp_path, name="idle")
-    assert assembled(*idle, "--assembler=sessions", folder=tmp_path, name="sessions").equals(expected)
+    expected = assembled(*idle, f"--output=csv:{tmp_path}/idle.csv", folder=tmp_path, name="idle")
+    sessions = ("--assembler=sessions", f"--output=csv:{tmp_path}/sessions.csv")
+    assert assembled(*idle, *sessions, folder=tmp_path, name="sessions").equals(expected)
+    written = [sorted((tmp_path / f"{name}.csv").read_text().splitlines()) for name in ("idle", "sessions")]
+    assert written[0] == written[1]
 
 
 def test_sensors_by_file_and_merged(traffic, tmp_path):
