@@ -101,10 +101,7 @@ class EndlessJob:
             held = outputs.complete(plan.urls, plan.beside, plan.job)
             if held:
                 say(f"{held} files are still being written by processes of the runner")
-        seconds = time.monotonic() - started
-        if running.counters:
-            return Summary.of_flink(running.counters, seconds)
-        return Summary.of(running.result, seconds)
+        return running.figures(time.monotonic() - started)
 
     def _runner_is(self, name: str) -> bool:
         return name in (self._beam_options.view_as(StandardOptions).runner or "").lower()

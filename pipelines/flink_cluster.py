@@ -40,7 +40,10 @@ class FlinkJob:
 
     def is_drained(self) -> bool:
         """Whether all input has ended and every step is done with it; such a job runs on until it is cancelled."""
-        steps = [vertex for vertex in self._ask("")["vertices"] if not vertex["name"].startswith("Source: Impulse")]
+        about = self._ask("")
+        if about["state"] != "RUNNING":
+            return False
+        steps = [vertex for vertex in about["vertices"] if not vertex["name"].startswith("Source: Impulse")]
         for vertex in steps:
             path = f"/vertices/{vertex['id']}/metrics"
             names = [metric["id"] for metric in self._ask(path) if metric["id"].endswith("currentOutputWatermark")]
@@ -51,18 +54,32 @@ class FlinkJob:
                 return False
         return bool(steps)
 
+    def look(self) -> object:
+        """Changes whenever the cluster looks at its figures anew; `is_drained` and `counters` are as of then.
+
+        It asks all task managers at once. Where one is lost meanwhile, it waits for its answer until `web.timeout` is
+        over, and does not look again before.
+        """
+        return self._ask("/metrics?get=uptime,runningTime")  # Flink 1 has the one, Flink 2 the other
+
     def failures(self) -> dict[int, str]:
         """Why it was restarted: the first line of each reason, by its time in milliseconds."""
         entries = self._ask("/exceptions?maxExceptions=20").get("exceptionHistory", {}).get("entries", [])
         return {entry["timestamp"]: _cause(entry["stacktrace"]) for entry in entries}
 
-    def counters(self) -> dict[str, int]:
-        """Counters of Beam, `namespace_name`, summed over the cluster; some seconds old."""
+    def counters(self) -> dict[str, int] | None:
+        """Counters of Beam, `namespace_name`, summed over the cluster since the job was last started there.
+
+        They are some seconds old; None while the cluster has no figures of some step.
+        """
         totals: dict[str, int] = {}
         for vertex in self._ask("")["vertices"]:
             path = f"/vertices/{vertex['id']}/subtasks/metrics"
-            names = [metric["id"] for metric in self._ask(path) if "}." in metric["id"]]
-            for query in _queries(name for name in names if "_metric_" not in name):  # which are the runner's own
+            figures = [metric["id"] for metric in self._ask(path)]
+            if not figures:
+                return None
+            names = (name for name in figures if "}." in name and "_metric_" not in name)  # which are the runner's own
+            for query in _queries(names):
                 for metric in self._ask(f"{path}?get={query}&agg=sum"):
                     name = metric["id"].rpartition("}.")[2]
                     totals[name] = totals.get(name, 0) + int(metric["sum"])

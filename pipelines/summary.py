@@ -15,6 +15,7 @@ from transforms.records import InputError
 _REJECTED = "packets_rejected"
 _REASONS = "flows_ended_"
 _NAMESPACES = ("read", _REJECTED, "assemble")
+_COUNTS = ("packets_read", "packets_in_flows", "rejects", "flows", "end_reasons", "notes")
 
 
 class Summary(NamedTuple):
@@ -31,6 +32,9 @@ class Summary(NamedTuple):
         seconds: How long the pipeline ran.
         notes: Other counters of reading and assembling that are not zero.
         damage: A line for each input, or part of one, that could not be read.
+        caveat: What else is to be known of the figures; None if they are of all that was done.
+        known: Whether there are any: a runner that was stopped, or is too busy, may tell none, and `caveat` says so.
+            Counts are null in the file then.
     """
 
     packets_read: int
@@ -43,30 +47,44 @@ class Summary(NamedTuple):
     seconds: float
     notes: dict[str, int]
     damage: tuple[str, ...]
+    caveat: str | None = None
+    known: bool = True
 
     @classmethod
-    def of(cls, result: Any, seconds: float) -> "Summary":
-        """Reads the counters of a pipeline's result."""
+    def untold(cls, why: str, seconds: float) -> "Summary":
+        """Of a run that nobody tells the figures of."""
+        return cls._of({}, [], seconds)._replace(caveat=why, known=False)
+
+    @classmethod
+    def of(cls, result: Any, seconds: float, whole: bool = True) -> "Summary":
+        """Reads the counters of a pipeline's result.
+
+        Args:
+            result: What Beam gave.
+            seconds: How long it ran.
+            whole: The run came to its end, so that counters which are not there are 0; else they are not known.
+        """
         query = result.metrics().query(MetricsFilter().with_namespaces(list(_NAMESPACES)))
         counters: dict[tuple[str, str], int] = {}
         for metric in query["counters"]:
             name = (metric.key.metric.namespace, metric.key.metric.name)
-            counters[name] = counters.get(name, 0) + (
-                metric.committed or 0
-            )  # None: a job that was stopped had not committed any
+            if metric.committed is not None:
+                counters[name] = counters.get(name, 0) + metric.committed
+        if not whole and not counters:
+            return cls.untold("the runner told none", seconds)
         spans = [tuple(map(int, span.split())) for metric in query["string_sets"] for span in metric.committed or ()]
         return cls._of(counters, spans, seconds)
 
     @classmethod
-    def of_flink(cls, counters: dict[str, int], seconds: float) -> "Summary":
-        """Takes counters as Flink names them, `namespace_name`."""
+    def of_flink(cls, counters: dict[str, int], seconds: float, caveat: str | None) -> "Summary":
+        """Takes counters as Flink names them, `namespace_name`, and what is to be said of them."""
         found = {
             (namespace, name.removeprefix(f"{namespace}_")): n
             for namespace in _NAMESPACES
             for name, n in counters.items()
             if name.startswith(f"{namespace}_") and not name.startswith("read_queue_")
         }
-        return cls._of(found, [], seconds)
+        return cls._of(found, [], seconds)._replace(caveat=caveat)
 
     @classmethod
     def _of(cls, counters: dict[tuple[str, str], int], spans: Sequence[tuple[int, ...]], seconds: float) -> "Summary":
@@ -100,8 +118,11 @@ class Summary(NamedTuple):
         """
         hidden = hidden_beside(path)
         try:
+            figures = self._asdict()
+            if not self.known:
+                figures |= dict.fromkeys(_COUNTS)
             with open(hidden, "w", encoding="utf-8") as file:
-                json.dump(self._asdict(), file, indent=2)
+                json.dump(figures, file, indent=2)
                 file.write("\n")
             os.replace(hidden, path)
         except OSError as error:
@@ -124,17 +145,9 @@ class Summary(NamedTuple):
         Raises:
             InputError: Standard output cannot be written.
         """
-        rows: list[tuple[str, str]] = [
-            ("packets", f"{self.packets_read:,} read, {self.packets_in_flows:,} in flows"),
-            ("flows", f"{self.flows:,}" + _listed(self.end_reasons, " ended by ")),
-            ("rejects", f"{sum(self.rejects.values()):,}" + _listed(self.rejects, ": ")),
-        ]
-        if self.notes:
-            rows.append(("noted", _listed(self.notes, "")))
-        if self.first_packet_ns is not None and self.last_packet_ns is not None:
-            rows.append(("capture", f"{_utc(self.first_packet_ns)} to {_utc(self.last_packet_ns)}"))
-        speed = self.packets_read / self.seconds if self.seconds else 0.0
-        rows.append(("speed", f"{self.seconds:.2f} s, {speed:,.0f} packets/s"))
+        rows = self._told() if self.known else []
+        if self.caveat:
+            rows.append(("figures", self.caveat if self.known else f"not known: {self.caveat}"))
         rows.append(("output", ", ".join(outputs)))
         if any(name != "not_ip" for name in self.rejects):
             rows.append(("rejected", rejects_folder))
@@ -147,6 +160,19 @@ class Summary(NamedTuple):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing more is tried at the exit
             if not isinstance(error, BrokenPipeError):
                 raise InputError(f"standard output: cannot be written: {error.strerror or error}") from error
+
+    def _told(self) -> list[tuple[str, str]]:
+        rows = [
+            ("packets", f"{self.packets_read:,} read, {self.packets_in_flows:,} in flows"),
+            ("flows", f"{self.flows:,}" + _listed(self.end_reasons, " ended by ")),
+            ("rejects", f"{sum(self.rejects.values()):,}" + _listed(self.rejects, ": ")),
+        ]
+        if self.notes:
+            rows.append(("noted", _listed(self.notes, "")))
+        if self.first_packet_ns is not None and self.last_packet_ns is not None:
+            rows.append(("capture", f"{_utc(self.first_packet_ns)} to {_utc(self.last_packet_ns)}"))
+        speed = self.packets_read / self.seconds if self.seconds else 0.0
+        return [*rows, ("speed", f"{self.seconds:.2f} s, {speed:,.0f} packets/s")]
 
 
 def check_path(path: str) -> None:

@@ -15,12 +15,16 @@ import grpc
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from pipelines.flink_cluster import FlinkJob, find_job
+from pipelines.stream_options import StreamOptions
+from pipelines.summary import Summary
 from pipelines.terminal import mistake_in, say
 from transforms.records import InputError
 
 STOP_WITHIN_S = 20.0
 """So long a runner may take to stop; what is not done by then is said."""
 _LOOK_EVERY_S = 1.0
+_BLIND_S = 45.0
+"""A cluster that has not looked at its figures for so long does not see its task managers; it looks each 10 s."""
 
 _CUT_OFF = re.compile(
     r"KeyError: '(inst)?\d+'|(grpc|_grpc|sinks\.journals\.Stopped|concurrent\.futures)\b|ValueError: Cannot invoke"
@@ -42,7 +46,6 @@ class RunningJob:
     Attributes:
         result: What Beam knows of it.
         flink: What its Flink cluster knows of it; None on other runners, or where the cluster cannot be found.
-        counters: What Flink counted, `namespace_name`, once it is stopped there; elsewhere `result` has them.
     """
 
     def __init__(self, result: Any, options: PipelineOptions, on_flink: bool) -> None:
@@ -51,10 +54,14 @@ class RunningJob:
         self._name = getattr(result, "_job_id", "").rpartition("_")[0]
         self._options = options
         self.flink: FlinkJob | None = None
-        self.counters: dict[str, int] = {}
+        self._counters: dict[str, int] | None = None
+        self._stopped = False
         self._told: set[int] = set()
         self._reason = ""
         self._look_at = 0.0
+        self._seen: object = None
+        self._seen_s = time.monotonic()
+        self._blindness_told = False
 
     def wait(self, asked_to_stop: Callable[[], bool]) -> bool:
         """Waits for its end, or until it is to be stopped; whether it was stopped.
@@ -84,9 +91,9 @@ class RunningJob:
             while not ended.wait(0.1) and not asked_to_stop() and not drained:
                 drained = self._look()
             if not ended.is_set():
-                line = self.stop()
+                line = self.stop(drained)
                 ended.wait(STOP_WITHIN_S)
-                if line and not drained:
+                if line:
                     say(line)
                 return not drained
         finally:
@@ -101,12 +108,16 @@ class RunningJob:
             raise failure[0]
         return False
 
-    def stop(self) -> str | None:
+    def stop(self, drained: bool = False) -> str | None:
         """Ends the job where it runs; what it has read and not put out is read again by the next, nothing is forced.
+
+        Args:
+            drained: It has nothing left to do, and so nothing to go on with.
 
         Returns:
             A line that tells its user what to do next.
         """
+        self._stopped = True
         if not self._on_flink:
             self.result.cancel()
             return None
@@ -117,18 +128,43 @@ class RunningJob:
             return (
                 f"Flink job {self._name}: still runs on a cluster not known here; cancel it there, give --flink_master"
             )
-        checkpoint = None
-        with contextlib.suppress(OSError, ValueError, KeyError):  # a job that has just begun has no figures yet
-            self.counters = self.flink.counters()
-        with contextlib.suppress(OSError, ValueError, KeyError):
-            self.flink.cancel()
-            deadline = time.monotonic() + STOP_WITHIN_S
-            while not self.flink.has_ended() and time.monotonic() < deadline:
-                time.sleep(0.1)
-            time.sleep(self.flink.answers_age_s())  # one more may have been complete before the job ended
-            checkpoint = self.flink.last_checkpoint()
+        with contextlib.suppress(OSError, ValueError, KeyError):  # `figures` says so
+            self._counters = None if self._is_blind() else self.flink.counters()
+        trouble = self._cancel(self.flink)
+        checkpoint = None if drained or trouble else self._last_checkpoint(self.flink)
         self.result.cancel()
-        return f"to go on where this job ended: --savepoint_path={checkpoint}" if checkpoint else None
+        return f"to go on where this job ended: --savepoint_path={checkpoint}" if checkpoint else trouble
+
+    def figures(self, seconds: float) -> Summary:
+        """What it did in so many seconds, as far as its runner tells."""
+        if self._counters is not None:
+            caveat = "counted since Flink restarted the job" if self._told else None
+            return Summary.of_flink(self._counters, seconds, caveat)
+        try:
+            return Summary.of(self.result, seconds, whole=not (self._stopped or self._on_flink))
+        except grpc.RpcError:
+            return Summary.untold("the runner does not answer", seconds)
+
+    def _cancel(self, flink: FlinkJob) -> str | None:
+        """Ends the job on its cluster, which is asked again while it is too busy to answer; a line if that fails."""
+        asked = False
+        deadline = time.monotonic() + STOP_WITHIN_S
+        while time.monotonic() < deadline:
+            with contextlib.suppress(OSError, ValueError, KeyError):
+                if not asked:
+                    flink.cancel()
+                    asked = True
+                if flink.has_ended():
+                    return None
+            time.sleep(0.1)
+        return f"Flink did not end the job within {STOP_WITHIN_S:g} s; cancel it at {flink.rest}/jobs/{flink.job}"
+
+    def _last_checkpoint(self, flink: FlinkJob) -> str | None:
+        """Where the next job can go on; None if the cluster does not tell."""
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            time.sleep(flink.answers_age_s())  # one more may have been complete before the job ended
+            return flink.last_checkpoint()
+        return None
 
     def _look(self) -> bool:
         """Says why Flink restarted the job; whether nothing is left to do, which Flink does not call an end."""
@@ -145,9 +181,26 @@ class RunningJob:
                     say(f"Flink restarts the job: {reason}")
                     self._reason = reason
                 self._told.add(at)
+            self._tell_blindness(self.flink)
             return self.flink.is_drained()
         except (OSError, ValueError, KeyError):
             return False  # the cluster is restarting, or the job has just ended: the result tells
+
+    def _is_blind(self) -> bool:
+        """Whether what the cluster tells of steps is as old as that."""
+        return time.monotonic() - self._seen_s > _BLIND_S
+
+    def _tell_blindness(self, flink: FlinkJob) -> None:
+        """Says, once, where the end cannot be noticed for a while."""
+        look = flink.look()
+        if look != self._seen:
+            self._seen, self._seen_s, self._blindness_told = look, time.monotonic(), False
+        elif self._is_blind() and not self._blindness_told and self._options.view_as(StreamOptions).stop_at_end:
+            self._blindness_told = True
+            say(
+                "Flink waits for figures of a task manager that is lost: --stop_at_end notices the end when Flink's"
+                " web.timeout is over, 10 minutes unless it is set"
+            )
 
     def _lost_line(self) -> str:
         if self.flink is not None:
@@ -157,9 +210,7 @@ class RunningJob:
 
     def _given_up_line(self, flink: FlinkJob, text: str) -> str:
         """What is to be done about a job that none of our code made fail: machines were lost, or there were none."""
-        checkpoint = None
-        with contextlib.suppress(OSError, ValueError, KeyError):
-            checkpoint = flink.last_checkpoint()
+        checkpoint = self._last_checkpoint(flink)
         reason = text.partition(" in state FAILED: ")[2].partition("\n")[0] or self._reason or text.partition("\n")[0]
         again = f"with --savepoint_path={checkpoint} it goes on where it was" if checkpoint else "it saved nothing yet"
         return f"Flink has given the job up: {reason.rstrip('.')}; look at its task managers, start it again: {again}"

@@ -107,6 +107,13 @@ def test_a_job_is_drained_when_every_step_is_at_the_end_of_time(cluster, job, st
     assert job.is_drained() is drained
 
 
+def test_a_job_that_does_not_run_is_not_drained(cluster, job):
+    """What was known of its steps is of before."""
+    cluster.watermarks(a=[_END_OF_TIME, _END_OF_TIME])
+    cluster.answers["/7f"]["state"] = "RESTARTING"
+    assert job.is_drained() is False
+
+
 def test_failures_are_their_innermost_cause(cluster, job):
     trace = (
         "java.lang.Exception: outer\n\tat A.b\nCaused by: RuntimeError: middle\nCaused by: OSError: disk full\n\tat C"
@@ -125,6 +132,14 @@ def test_counters_are_added_up_over_steps(cluster, job):
         cluster.answers[path] = [{"id": beam}, {"id": "numRecordsIn"}]
         cluster.answers[f"{path}?get={beam}&agg=sum"] = [{"id": beam, "sum": float(n)}]
     assert job.counters() == {"assemble_blocks_taken": 7}
+
+
+def test_counters_are_none_while_a_step_has_no_figures(cluster, job):
+    """After a restart the cluster may know nothing of steps for a while; that is not 0."""
+    cluster.answers["/7f"] = {"vertices": [{"id": "a"}, {"id": "b"}]}
+    for step, figures in (("a", ["numRecordsIn"]), ("b", [])):
+        cluster.answers[f"/7f/vertices/{step}/subtasks/metrics"] = [{"id": name} for name in figures]
+    assert job.counters() is None
 
 
 def test_counters_with_long_names_are_asked_for_in_pieces(cluster, job):

@@ -1,5 +1,6 @@
 """How a job is awaited and stopped, whatever its runner: a runner and a cluster that do as they are told."""
 
+import json
 import os
 import signal
 import sys
@@ -8,9 +9,13 @@ from collections.abc import Callable
 
 import grpc
 import pytest
+from apache_beam.metrics.execution import MetricKey, MetricResult
+from apache_beam.metrics.metric import MetricsFilter
+from apache_beam.metrics.metricbase import MetricName
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from pipelines import waiting
+from pipelines.summary import Summary
 from pipelines.waiting import RunningJob, silence_workers, stop_signals
 from transforms.records import InputError
 
@@ -21,6 +26,7 @@ class Result:
     def __init__(self, failure: Exception | None = None, ended: bool = False) -> None:
         self.failure = failure
         self.cancelled = threading.Event()
+        self.counted: dict[str, int] = {}
         self._job_id = "flows_1234"
         if failure or ended:
             self.cancelled.set()
@@ -32,6 +38,19 @@ class Result:
 
     def cancel(self) -> None:
         self.cancelled.set()
+
+    def metrics(self) -> "Result":
+        return self
+
+    def query(self, _: MetricsFilter) -> dict[str, list[MetricResult]]:
+        """Counters of reading; 0 stands for one that was never committed."""
+        return {
+            "counters": [
+                MetricResult(MetricKey("step", MetricName("read", name)), n or None, n)
+                for name, n in self.counted.items()
+            ],
+            "string_sets": [],
+        }
 
 
 class OnFlink:
@@ -48,14 +67,17 @@ class OnFlink:
     def is_drained(self) -> bool:
         return self._drained
 
+    def look(self) -> object:
+        return object()
+
     def cancel(self) -> None:
         self._cancelled = True
 
     def has_ended(self) -> bool:
         return self._cancelled
 
-    def counters(self) -> dict[str, int]:
-        return {"assemble_blocks_taken": 5}
+    def counters(self) -> dict[str, int] | None:
+        return {"read_packets_read": 5}
 
     def answers_age_s(self) -> float:
         return 0.0
@@ -114,8 +136,100 @@ def test_on_flink_the_cluster_cancels_and_tells_where_to_go_on(errors):
     running.flink = flink
     assert running.wait(lambda: True) is True
     assert flink.has_ended()
-    assert running.counters == {"assemble_blocks_taken": 5}
+    assert (running.figures(1.0).packets_read, running.figures(1.0).caveat) == (5, None)
     assert errors() == "flowbeam: to go on where this job ended: --savepoint_path=file:/checkpoints/chk-3\n"
+
+
+def test_a_cluster_that_is_too_busy_is_asked_again(errors, monkeypatch):
+    """What is not cancelled there goes on running, whatever the job server says."""
+    flink = OnFlink()
+    answers = iter([TimeoutError("timed out"), OSError("connection refused"), None])
+
+    def cancel() -> None:
+        answer = next(answers)
+        if answer is not None:
+            raise answer
+        flink._cancelled = True
+
+    monkeypatch.setattr(flink, "cancel", cancel)
+    assert waited(Result(), asked=True, flink=flink) is True
+    assert flink.has_ended()
+    assert "to go on where this job ended" in errors()
+
+
+def test_a_job_that_the_cluster_does_not_end_is_named(errors, monkeypatch):
+    monkeypatch.setattr(waiting, "STOP_WITHIN_S", 0.2)
+    flink = OnFlink()
+    monkeypatch.setattr(flink, "has_ended", lambda: False)
+    waited(Result(), asked=True, flink=flink)
+    assert errors() == "flowbeam: Flink did not end the job within 0.2 s; cancel it at http://cluster:8081/jobs/7f\n"
+
+
+def figures(result: Result, flink: OnFlink | None = None) -> Summary:
+    """What is said of a job that was stopped."""
+    running = RunningJob(result, PipelineOptions([]), flink is not None)
+    running.flink = flink  # type: ignore[assignment]
+    running.wait(lambda: True)
+    return running.figures(2.0)
+
+
+@pytest.mark.parametrize(
+    ("counted", "told"),
+    [({}, False), ({"packets_read": 0}, False), ({"packets_read": 7}, True)],
+    ids=["nothing-told", "nothing-committed", "told"],
+)
+def test_figures_that_were_not_told_are_not_zero(errors, tmp_path, capsys, counted, told):
+    """A job that was stopped before its first bundle was committed may have written flows."""
+    result = Result()
+    result.counted = counted
+    summary = figures(result)
+    summary.write(str(tmp_path / "summary.json"))
+    written = json.loads((tmp_path / "summary.json").read_text())
+    assert (written["known"], written["packets_read"]) == (told, 7 if told else None)
+    assert (written["flows"] is None) is not told
+    summary.show(["parquet:flows"], "rejects", None)
+    shown = capsys.readouterr().out
+    assert ("figures  not known: the runner told none" in shown) is not told
+    assert ("packets  7 read" in shown) is told
+
+
+def test_a_runner_that_does_not_answer_tells_no_figures(errors, monkeypatch):
+    result = Result()
+
+    def gone() -> None:
+        raise grpc.RpcError("Socket closed")
+
+    monkeypatch.setattr(result, "metrics", gone)
+    assert (figures(result).known, figures(result).caveat) == (False, "the runner does not answer")
+
+
+@pytest.mark.parametrize("answer", [None, TimeoutError("timed out")], ids=["no-figures-yet", "too-busy"])
+def test_figures_that_flink_does_not_tell_are_not_zero(errors, monkeypatch, answer):
+    flink = OnFlink()
+
+    def counters() -> None:
+        if answer is not None:
+            raise answer
+
+    monkeypatch.setattr(flink, "counters", counters)
+    assert not figures(Result(), flink).known
+    assert flink.has_ended()
+
+
+def test_figures_of_a_job_that_ended_are_zero_where_nothing_was_counted(errors):
+    running = RunningJob(Result(ended=True), PipelineOptions([]), False)
+    running.wait(lambda: False)
+    assert (running.figures(1.0).known, running.figures(1.0).packets_read) == (True, 0)
+
+
+def test_figures_after_a_restart_say_so(errors, monkeypatch):
+    """Flink counts anew then."""
+    monkeypatch.setattr(waiting, "_LOOK_EVERY_S", 0.0)
+    flink = OnFlink(drained=True, failures={5: "TaskManager lost"})
+    running = RunningJob(Result(), PipelineOptions([]), True)
+    running.flink = flink  # type: ignore[assignment]
+    running.wait(lambda: False)
+    assert running.figures(1.0).caveat == "counted since Flink restarted the job"
 
 
 def test_a_drained_job_on_flink_has_ended(errors):
@@ -146,6 +260,22 @@ def test_a_reason_that_stays_is_told_once(errors, monkeypatch):
         "flowbeam: Flink restarts the job: TaskManager lost",
         "flowbeam: Flink restarts the job: no slots",
     ]
+
+
+@pytest.mark.parametrize("arguments", [["--stop_at_end"], []], ids=["waits-for-the-end", "endless"])
+def test_a_cluster_that_does_not_see_its_task_managers_is_told_once(errors, monkeypatch, arguments):
+    """It may not do so for minutes: then nobody can tell the end, and figures are of before."""
+    monkeypatch.setattr(waiting, "_LOOK_EVERY_S", 0.0)
+    monkeypatch.setattr(waiting, "_BLIND_S", 0.0)
+    drained = iter([False, False, False, True])
+    flink = OnFlink()
+    monkeypatch.setattr(flink, "is_drained", lambda: next(drained))
+    monkeypatch.setattr(flink, "look", lambda: "the same")
+    running = RunningJob(Result(), PipelineOptions(arguments), True)
+    running.flink = flink  # type: ignore[assignment]
+    assert running.wait(lambda: False) is False
+    assert errors().count("Flink waits for figures of a task manager that is lost") == len(arguments)
+    assert not running.figures(1.0).known
 
 
 def test_a_job_that_flink_gives_up_is_one_line(errors, monkeypatch):

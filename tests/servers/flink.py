@@ -269,6 +269,7 @@ class FlinkCluster(Server):
             "heartbeat.interval": 1000,
             "metrics.fetcher.update-interval": 1000,  # so old may be what REST says of steps; 10 s else
             "heartbeat.timeout": 8000,
+            "web.timeout": 30_000,  # so long REST has no figures once a task manager was lost; 10 minutes else
         }
         (self.folder / "conf").mkdir(parents=True, exist_ok=True)
         (self.folder / "tmp").mkdir(exist_ok=True)
