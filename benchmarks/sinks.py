@@ -6,6 +6,7 @@ Servers are those of the tests (`make servers`).
 """
 
 import argparse
+import shutil
 import sys
 import tempfile
 import time
@@ -75,36 +76,51 @@ def bigquery(batches: list[pa.RecordBatch], _: ExitStack) -> Iterator[str]:
 
 
 def parquet(batches: list[pa.RecordBatch], stack: ExitStack) -> Iterator[str]:
-    """The blocks of a bounded job, and those of an endless one with the files made of its journal."""
-    from sinks import flow_files
+    """Blocks of a bounded job, and those of an endless one with the files made of its journal, beside pyarrow alone."""
+    from sinks.flow_files import COMPRESSIONS, FlowFiles
     from sinks.journal import Journal
     from sinks.parquet import _WriteFiles
     from sinks.record_files import complete
 
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-    rows = sum(map(len, batches))
 
-    def bounded() -> None:
-        step = _WriteFiles("parquet:benchmark", folder / "bounded", "benchmark")
+    def bounded(chosen: list[pa.RecordBatch], compression: str, place: Path) -> None:
+        step = _WriteFiles(FlowFiles("parquet:benchmark", place, compression), "benchmark")
         step.start_bundle()
-        for batch in batches:
+        for batch in chosen:
             step.process(batch)
         step.finish_bundle()
 
-    def endless() -> None:
-        journal = Journal.create(folder / "endless", "benchmark", batches[0].schema)
-        for batch in batches:
+    def endless(chosen: list[pa.RecordBatch], compression: str, place: Path) -> None:
+        journal = Journal.create(place, "benchmark", chosen[0].schema)
+        for batch in chosen:
             journal.append([batch])
-        complete(journal, flow_files.FlowFiles("parquet:benchmark", folder / "endless"))
+        complete(journal, FlowFiles("parquet:benchmark", place, compression))
 
-    for work in (bounded, endless):
-        best = {"clock": 0.0, "processor": 0.0}
-        for _ in range(ROUNDS):
-            began, cpu = time.perf_counter(), time.process_time()
-            work()
-            best["clock"] = max(best["clock"], rows / (time.perf_counter() - began))
-            best["processor"] = max(best["processor"], rows / (time.process_time() - cpu))
-        yield f"parquet, {work.__name__}: {best['clock']:,.0f} flows/s, {best['processor']:,.0f} of processor time"
+    def by_pyarrow(chosen: list[pa.RecordBatch], compression: str, place: Path) -> None:
+        place.mkdir(exist_ok=True)
+        pq.write_table(pa.Table.from_batches(chosen), place / "flows.parquet", compression=compression)
+
+    for features in ("cic@1", sets.FLOWBEAM):
+        names = {*(field.name for field in fields.COMMON), *sets.features_for([sets.get(features)])}
+        chosen = [batch.select([name for name in batch.schema.names if name in names]) for batch in batches]
+        rows = sum(map(len, chosen))
+        for compression in COMPRESSIONS:
+            rates: dict[str, tuple[float, float]] = {}
+            octets: dict[str, float] = {}
+            for turn in range(ROUNDS):
+                for work in (bounded, endless, by_pyarrow):
+                    place = folder / f"{features}-{compression}-{work.__name__}-{turn}"
+                    rate = _rate(rows, lambda: work(chosen, compression, place))  # noqa: B023
+                    best = rates.get(work.__name__, rate)
+                    rates[work.__name__] = max(rate[0], best[0]), max(rate[1], best[1])
+                    octets[work.__name__] = sum(one.stat().st_size for one in place.rglob("*.parquet")) / rows
+                    shutil.rmtree(place)
+            for name, (clock, processor) in rates.items():
+                yield (
+                    f"parquet, {features}, {compression}, {name}: {clock:,.0f} flows/s, {processor:,.0f} of processor "
+                    f"time, {octets[name]:,.0f} octets each"
+                )
 
 
 def _processor_seconds(work: Callable[[], object]) -> float:

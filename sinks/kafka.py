@@ -8,7 +8,8 @@ the environment: `queues/kafka.py`):
 | `format` | `avro` (default): single-object encoding; `json`: an object, without what is null |
 | `key` | `flow` (default): the 16 octets of the flow id; `source`: the initiator's address |
 | `only` | `all` records (default), or `alerts` |
-| `schema` | a file that the Avro schema is written to when the job starts |
+| `events` | `no` (default); `yes`: what is told beside flows goes to `TOPIC.sensors` and `TOPIC.drift` |
+| `schema` | a file that the Avro schema is written to when the job starts; of events, `FILE.sensors`, `FILE.drift` |
 
 Avro messages are C3 01, the CRC-64-AVRO fingerprint of the schema, and the record; every column is a field, in order.
 The producer is idempotent, and a bundle is finished when all replicas in sync have its messages. A bundle that is
@@ -45,6 +46,7 @@ _CHOICES = {
     "format": ("avro", "json"),
     "key": ("flow", "source"),
     "only": ("all", "alerts"),
+    "events": ("no", "yes"),
     "compression": COMPRESSIONS,
 }
 """Settings with their values, the default first."""
@@ -89,6 +91,25 @@ def open_sink(url: SinkUrl, context: SinkContext) -> beam.PTransform:
             _write_schema(url, place, encode.schema)
     facts = facts_of(topic)
     return WriteBlocks(url, context, functools.partial(KafkaWriter, topic, facts, encode, chosen), makes=makes)
+
+
+def open_events(url: SinkUrl, context: SinkContext, dataset: str) -> beam.PTransform | None:
+    """The sink for events beside the flows of an output, onto a topic of their own; None without `events=yes`.
+
+    Args:
+        url: The output.
+        context: Of the job; its schema is that of the events.
+        dataset: Which events.
+
+    Raises:
+        InputError: As `open_sink`.
+    """
+    if url.parameters.get("events") != "yes":
+        return None
+    of_events = {name: value for name, value in url.parameters.items() if name not in ("only", "key")}
+    if "schema" in of_events:
+        of_events["schema"] += f".{dataset}"
+    return open_sink(url._replace(path=f"{url.path}.{dataset}", parameters=of_events), context)
 
 
 class JsonMessages:
@@ -202,7 +223,9 @@ class KafkaWriter:
         self._producer.poll(0)
 
     def _keys(self, records: pa.RecordBatch) -> list[bytes | None]:
-        return records["flow_id" if self._chosen["key"] == "flow" else "src_ip"].cast(pa.binary()).to_pylist()
+        wanted = "flow_id" if self._chosen["key"] == "flow" else "src_ip"
+        name = wanted if wanted in records.schema.names else "sensor"  # of an event
+        return records[name].cast(pa.binary()).to_pylist() if name in records.schema.names else [None] * len(records)
 
     def _settle(self) -> None:
         """Waits until the brokers have everything, or the client has given it up: within `_DELIVERY_S`, about."""

@@ -4,9 +4,9 @@
     DIR/_interim/hour=2026-11-21T13/….parquet                         cumulative records of open flows, if asked for
 
 `SELECT … FROM 'DIR/*/*.parquet'` gives each flow once, and so do readers that take the folder itself, since they pass
-over names that begin with `_`; every file has the column `record_kind` besides. Files are compressed with zstd; rows
-stand in order of `flow_start_ns`, then `flow_id`; field metadata has unit and definition. A file's name is made of
-its flows: the same job run again replaces its files.
+over names that begin with `_`; every file has the column `record_kind` besides. Files are compressed with zstd, or with
+`?compression=lz4`; rows stand in order of `flow_start_ns`, then `flow_id`; field metadata has unit and definition. A
+file's name is made of its flows: the same job run again replaces its files.
 
 A streaming job writes the same folders. Its files appear whole within `--file_max_age_s`, their names are time and a
 token, and rows are in order within each row group. Until then flows are in hidden journals there (`sinks/journal.py`):
@@ -35,7 +35,7 @@ from apache_beam.metrics import Metrics
 from sinks import compaction, flow_files, places
 from sinks.append_records import AppendRecords
 from sinks.background import Background
-from sinks.flow_files import INTERIM, FileWriter, FlowFiles, gathered_batches
+from sinks.flow_files import COMPRESSIONS, INTERIM, FileWriter, FlowFiles, gathered_batches
 from sinks.outputs import TOP_TALKERS, SinkContext, SinkUrl
 from sinks.record_files import Written
 from transforms.records import InputError, Reject
@@ -55,7 +55,10 @@ def open_sink(url: SinkUrl, context: SinkContext) -> beam.PTransform:
     Raises:
         InputError: The folder cannot be made or written, or a parameter is unknown.
     """
-    url.check_parameters()
+    url.check_parameters("compression")
+    compression = files(url).compression
+    if compression not in COMPRESSIONS:
+        raise InputError(f"{url}: compression={compression} is not one of {', '.join(COMPRESSIONS)}")
     folder = local_path(url)
     places.check_folder(str(url), folder)
     return WriteParquet(files(url), context)
@@ -63,7 +66,7 @@ def open_sink(url: SinkUrl, context: SinkContext) -> beam.PTransform:
 
 def files(url: SinkUrl) -> FlowFiles:
     """How journals become files of the folder that the output names."""
-    return FlowFiles(str(url), local_path(url))
+    return FlowFiles(str(url), local_path(url), url.parameters.get("compression", COMPRESSIONS[0]))
 
 
 def query(url: SinkUrl, context: SinkContext) -> str:
@@ -90,8 +93,7 @@ class WriteParquet(beam.PTransform):
         """Adds the step that writes."""
         if self.context.streaming:
             return flows | "AppendFlows" >> beam.ParDo(_AppendFlows(self.files, self.context))
-        write = _WriteFiles(self.files.named, self.files.folder, self.context.job)
-        return flows | "WriteFiles" >> beam.ParDo(write)
+        return flows | "WriteFiles" >> beam.ParDo(_WriteFiles(self.files, self.context.job))
 
 
 class _AppendFlows(AppendRecords):
@@ -109,9 +111,10 @@ class _AppendFlows(AppendRecords):
 
 
 class _WriteFiles(beam.DoFn):
-    def __init__(self, named: str, folder: Path, job: str) -> None:
-        self._named = named
-        self._folder = folder
+    def __init__(self, files: FlowFiles, job: str) -> None:
+        self._named = files.named
+        self._folder = files.folder
+        self._compression = files.compression
         self._job = job
         self._hidden: Path | None = None
         self._background: Background[list[Written]] | None = None
@@ -160,7 +163,7 @@ class _WriteFiles(beam.DoFn):
 
     def _write(self, hidden: Path, batches: Iterable[pa.RecordBatch]) -> list[Written]:
         hidden.mkdir(parents=True)
-        writer = FileWriter(hidden)
+        writer = FileWriter(hidden, self._compression)
         written: dict[Path, Written] = {}  # equal names are equal flows
         under_way: deque[Future[list[Written]]] = deque()
         with ThreadPoolExecutor(ENCODERS, "parquet") as encoders:

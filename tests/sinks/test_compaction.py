@@ -14,6 +14,7 @@ from sink_testing import bundle, flow_id, flows
 
 from sinks import compaction, parquet
 from sinks.compaction import Compacted, compact
+from sinks.flow_files import FlowFiles
 from transforms.records import InputError
 
 TOP = Path(__file__).parents[2]
@@ -26,7 +27,7 @@ def _no_slow_readers(monkeypatch):
 
 def add(folder, numbers, **columns):
     """One more small file, as a job writes it."""
-    bundle(parquet._WriteFiles("parquet:flows", folder, "test"), [flows(numbers, **columns)])
+    bundle(parquet._WriteFiles(FlowFiles("parquet:flows", folder), "test"), [flows(numbers, **columns)])
 
 
 def files(folder):
@@ -90,7 +91,7 @@ def test_large_files_and_other_schemas_stay(tmp_path):
     add(tmp_path, range(6))
     add(tmp_path, [10])
     (large, small) = sorted(files(tmp_path))
-    bundle(parquet._WriteFiles("parquet:flows", tmp_path, "test"), [flows([11], ("nfstream@1",))])
+    bundle(parquet._WriteFiles(FlowFiles("parquet:flows", tmp_path), "test"), [flows([11], ("nfstream@1",))])
     assert compact(tmp_path, file_rows=10) == Compacted(0, 0, 0)
     add(tmp_path, [12])
     assert compact(tmp_path, file_rows=10) == Compacted(2, 1, 0)

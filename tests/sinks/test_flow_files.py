@@ -130,6 +130,15 @@ def test_the_sink_of_a_streaming_job_appends(tmp_path):
     ((url, sink),) = outputs.open_outputs([f"parquet:{tmp_path}/flows"], context("open"))
     assert (sink.files.folder, sink.context.streaming) == (tmp_path / "flows", True)
     assert str(url) == f"parquet:{tmp_path}/flows"
+    ((url, sink),) = outputs.open_outputs([f"parquet:{tmp_path}/flows?compression=lz4"], context("open"))
+    step = _AppendFlows(sink.files, sink.context)
+    step.setup()
+    step.start_bundle()
+    list(step.process(flows([1])))
+    step.finish_bundle()
+    step.teardown()
+    (path,) = tmp_path.rglob("*.parquet")
+    assert pq.ParquetFile(path).metadata.row_group(0).column(0).compression == "LZ4"
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="is not a folder"):
         outputs.open_outputs([f"parquet:{tmp_path}/file"], context("open"))

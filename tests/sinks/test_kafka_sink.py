@@ -13,9 +13,11 @@ import sink_testing
 from confluent_kafka import Consumer, TopicPartition
 from servers.kafka import KafkaServer
 
-from sinks import outputs
+from sinks import drift, outputs, sensors
 from sinks.blocks import WriteBlocks
-from transforms.records import InputError, Reject
+from sinks.outputs import SinkContext
+from transforms.drift import rows
+from transforms.records import EVENT_DROPPING, NO_TIME, InputError, Reject, SensorEvent
 
 EXTREMES = {
     "sensor": ["Gerät \U0001f6f0", 'a"b\\c\n', "local"],
@@ -111,6 +113,40 @@ def test_alerts_alone_are_keyed_by_their_source(kafka):
     ids = {flow_id.as_py(): number for number, flow_id in enumerate(flows["flow_id"])}
     numbers = [ids[value[11:27]] for key, value, _ in messages if key == b"10.0.0.2"]
     assert numbers == [2, 12, 22, 32, 42, 52, 62, 72, 82, 92]
+
+
+@pytest.mark.parametrize("form", ["avro", "json"])
+def test_events_have_topics_of_their_own(kafka, form, tmp_path):
+    """Rows of the folders `sensors` and `drift`, whatever is chosen for flows; without `events=yes`, none."""
+    name = f"told-{form}"
+    schemas = {sensors.NAME: sensors.SensorFiles.schema, drift.NAME: rows.SCHEMA}
+    for dataset in schemas:
+        kafka.create_topic(f"{name}.{dataset}", 2)
+    psi = [{"feature": "fwd_packets", "psi": 0.5}, {"feature": "protocol", "psi": None}]
+    told = {
+        sensors.NAME: sensors.rows_of(SensorEvent("Gerät", 7, 1, EVENT_DROPPING, 2**62, NO_TIME, 3, 41, None)),
+        drift.NAME: rows.batch([{"event": "inputs", "psi": 0.25, "features": psi}]),
+    }
+    file = f"&schema={tmp_path}/flow.avsc" if form == "avro" else ""
+    url = outputs.parse_url(f"kafka://{kafka.bootstrap}/{name}?format={form}&key=source&only=alerts&events=yes{file}")
+    context = SinkContext(("cic@1",), sink_testing.schema_of(), "test")
+    for dataset, schema in schemas.items():
+        ((_, sink),) = outputs.open_events([url], context, dataset, schema)
+        sender = sink.sender()
+        assert sender.send(told[dataset]).written == 1
+        sender.close()
+        ((key, value, _),) = read(kafka.bootstrap, f"{name}.{dataset}")
+        assert key == ("Gerät".encode() if dataset == sensors.NAME else None)
+        (row,) = told[dataset].to_pylist()
+        if form == "json":
+            row = {name: value for name, value in row.items() if value is not None}
+            assert json.loads(value) == row
+        else:
+            parsed = fastavro.parse_schema(json.loads((tmp_path / f"flow.avsc.{dataset}").read_text("utf-8")))
+            read_row = fastavro.schemaless_reader(io.BytesIO(value[10:]), parsed, None)
+            assert {name: one for name, one in read_row.items() if name in row} == row
+        without = url._replace(parameters={"format": form})
+        assert outputs.open_events([without], context, dataset, schema) == []
 
 
 def test_a_record_that_is_too_large_is_rejected(kafka):

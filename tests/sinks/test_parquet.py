@@ -1,4 +1,5 @@
 import errno
+import math
 import os
 from datetime import datetime, timezone
 
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from sink_testing import HOUR_NS, START_NS, bundle, flow_id, flows, write
 
 from sinks import flow_files, parquet
+from sinks.flow_files import FlowFiles
 from transforms.records import InputError
 
 
@@ -20,7 +22,7 @@ def files(folder):
 
 
 def writer(folder):
-    return parquet._WriteFiles("parquet:flows", folder, "test")
+    return parquet._WriteFiles(FlowFiles("parquet:flows", folder), "test")
 
 
 def test_the_folder_reads_as_one_table(tmp_path):
@@ -47,6 +49,43 @@ def test_files_carry_units_definitions_and_order(tmp_path):
     assert file.metadata.row_group(0).column(0).compression == "ZSTD"
     start = file.schema_arrow.names.index("flow_start_ns")
     assert file.metadata.row_group(0).column(start).statistics.min == START_NS + 1_000_000_000
+
+
+NUMBERS = [2**63 - 1, -(2**63), 0, -1, 2**53 + 1, -(2**63) + 1, 1, 2**62]
+REALS = [math.inf, -math.inf, -0.0, None, 5e-324, 1.7976931348623157e308, 0.1, math.nan]
+
+
+@pytest.mark.parametrize("compression", ["zstd", "lz4"])
+def test_no_encoding_changes_a_value(tmp_path, compression):
+    """To the bit, by both readers: the ends of the ranges, and differences that no 64 bits hold."""
+    lists = [NUMBERS, None, [], NUMBERS[:3], [0] * 50, [1], [-1], [2**31]]
+    columns = {"fwd_packets": NUMBERS, "fwd_iat_mean_us": REALS, "fwd_burst_octets": lists}
+    batch = flows(range(8), ["flowbeam@1"], rev_packets=NUMBERS[::-1], **columns)
+    write(f"parquet:{tmp_path}/flows?compression={compression}", [batch], ["flowbeam@1"])
+    (path,) = tmp_path.rglob("*.parquet")
+    group = pq.ParquetFile(path).metadata.row_group(0)
+    codecs = {group.column(number).compression for number in range(group.num_columns)}
+    assert codecs == {compression.upper()}
+    read = pq.read_table(path, partitioning=None)
+    assert read.schema == batch.schema
+    for name in batch.schema.names:
+        assert bits(read[name].combine_chunks()) == bits(batch[name]), name
+    rows = duckdb.sql(f"SELECT {', '.join(columns)} FROM '{path}'").to_arrow_table()
+    for name in columns:
+        assert bits(rows[name].combine_chunks().cast(batch[name].type)) == bits(batch[name])
+
+
+def bits(column):
+    """The values, reals as whole numbers of the same bits."""
+    if not pa.types.is_float64(column.type):
+        return column.to_pylist()
+    whole = column.fill_null(0.0).to_numpy().view("i8").tolist()
+    return [one if valid else None for one, valid in zip(whole, column.is_valid().to_pylist(), strict=True)]
+
+
+def test_an_unknown_compression_is_one_line(tmp_path):
+    with pytest.raises(InputError, match="compression=gzip is not one of zstd, lz4"):
+        write(f"parquet:{tmp_path}/flows?compression=gzip", [flows([1])])
 
 
 def test_interim_records_are_in_a_partition_of_their_own(tmp_path):
