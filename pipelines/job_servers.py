@@ -54,12 +54,11 @@ class Portable(PortableRunner):
         return _Handle(job_service, options)
 
 
-class Prism(Portable, PrismRunner):
-    """Beam's, whose start that fails is one line."""
+class _Started(Portable):
+    """Beam's, for a job server that is started for the job; a start that fails is one line."""
 
-    def default_job_server(self, options: PipelineOptions) -> JobServer:
-        """One for all pipelines of this process."""
-        return PrismRunner.shared_handle.acquire(lambda: StopOnExitJobServer(_PrismServer(options)))
+    server: str
+    remedy: str
 
     def create_job_service(self, options: PipelineOptions) -> JobServiceHandle:
         """Beam's.
@@ -71,14 +70,26 @@ class Prism(Portable, PrismRunner):
             with _own_interrupts():
                 return super().create_job_service(options)
         except (OSError, RuntimeError, ValueError) as error:
-            raise InputError(
-                f"--runner=PrismRunner: Prism cannot be fetched or started ({_first_line(error)}); {BUILD_PRISM} and"
-                " name it with --prism_location"
-            ) from error
+            reason = f"cannot be fetched or started ({_first_line(error)})"
+            raise InputError(f"--runner={type(self).__name__}Runner: {self.server} {reason}; {self.remedy}") from error
 
 
-class Flink(Portable, FlinkRunner):
-    """Beam's, whose start that fails is one line."""
+class Prism(_Started, PrismRunner):
+    """Beam's own streaming runner."""
+
+    server = "Prism"
+    remedy = f"{BUILD_PRISM} and name it with --prism_location"
+
+    def default_job_server(self, options: PipelineOptions) -> JobServer:
+        """One for all pipelines of this process."""
+        return PrismRunner.shared_handle.acquire(lambda: StopOnExitJobServer(_PrismServer(options)))
+
+
+class Flink(_Started, FlinkRunner):
+    """A cluster, by way of Beam's job server."""
+
+    server = "Beam's job server"
+    remedy = "it needs Java, and --flink_job_server_jar names one on this machine"
 
     def default_job_server(self, options: PipelineOptions) -> JobServer:
         """Beam's, as a companion where it is a process of this machine."""
@@ -87,21 +98,6 @@ class Flink(Portable, FlinkRunner):
             return super().default_job_server(options)
         flink.flink_master = self.add_http_scheme(flink.flink_master)
         return StopOnExitJobServer(_FlinkServer(options))
-
-    def create_job_service(self, options: PipelineOptions) -> JobServiceHandle:
-        """Beam's.
-
-        Raises:
-            InputError: The server cannot be started.
-        """
-        try:
-            with _own_interrupts():
-                return super().create_job_service(options)
-        except (OSError, RuntimeError, ValueError) as error:
-            raise InputError(
-                f"--runner=FlinkRunner: Beam's job server cannot be fetched or started ({_first_line(error)}); it needs"
-                " Java, and --flink_job_server_jar names one on this machine"
-            ) from error
 
 
 class _PrismServer(PrismJobServer):

@@ -16,7 +16,7 @@ from apache_beam.options.pipeline_options import (
     StandardOptions,
 )
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
-from apache_beam.runners.portability.portable_runner import JobServiceHandle
+from apache_beam.runners.portability.portable_runner import JobServiceHandle, PortableRunner
 from apache_beam.runners.portability.prism_runner import PrismRunner
 
 from pipelines.flink_options import FlinkOptions
@@ -184,3 +184,24 @@ def test_prism_is_heard_when_it_warns(line, said):
     record = logging.LogRecord("PrismJobServer", logging.INFO, "", 0, line, None, None)
     assert _PrismWarnings().filter(record) is (said is not None)
     assert said is None or (record.getMessage(), record.levelno) == (said, logging.WARNING)
+
+
+@pytest.mark.parametrize(
+    ("runner", "line"),
+    [
+        (Prism, "--runner=PrismRunner: Prism cannot be fetched or started .no network.; build it with `go install "),
+        (
+            Flink,
+            "--runner=FlinkRunner: Beam's job server cannot be fetched or started .no network.; it needs Java, and",
+        ),
+    ],
+)
+def test_a_server_that_cannot_be_started_is_one_line(runner, line, monkeypatch):
+    """It names the runner, the reason, and what to do."""
+
+    def refused(runner, options):
+        raise OSError("no network\nand more")
+
+    monkeypatch.setattr(PortableRunner, "create_job_service", refused)
+    with pytest.raises(InputError, match=line):
+        runner().create_job_service(PipelineOptions([]))
