@@ -46,7 +46,7 @@ class Limit(NamedTuple):
 
     Attributes:
         rate: That part; 0 for a threshold of one half.
-        in_time: It is found on rows that come after those learned from; else on rows drawn at random.
+        in_time: It is found on stretches of time that trees have not learned from; else on rows drawn at random.
     """
 
     rate: float

@@ -41,7 +41,7 @@ def tune(table: Table, trials: int, settings: TreeSettings, in_time: bool, seed:
         table: Training rows; in order of time where `in_time`.
         trials: How many others.
         settings: Where the search begins.
-        in_time: Rows held back are later ones than those learned from, as in the split itself.
+        in_time: Rows held back are those of a stretch of time.
         seed: Of all that is drawn.
     """
     random = np.random.default_rng(seed)

@@ -64,10 +64,11 @@ def test_detection_at_fixed_false_alarm_rates_by_hand():
     assert measured.alarms is not None
     ten_thousandth, thousandth, hundredth, twentieth = measured.alarms.at_rates
     assert (ten_thousandth.threshold, ten_thousandth.detected) == (None, 0)
-    assert thousandth.threshold == pytest.approx(0.925)
+    odds = (9 * 19) ** 0.5  # of 0.9 and 0.95 the geometric mean
+    assert thousandth.threshold == pytest.approx(odds / (1 + odds))
     assert (thousandth.false_alarms, thousandth.detected) == (1, 50)
     assert thousandth.classes == {"flood": 0.0, "scan": 1.0}
-    assert hundredth.threshold == pytest.approx(0.3)
+    assert hundredth.threshold == pytest.approx(0.25)
     assert (hundredth.false_alarms, hundredth.detection_rate) == (10, 1.0)
     assert twentieth.threshold == hundredth.threshold
     own = measured.alarms.at_threshold

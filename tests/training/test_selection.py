@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from training_testing import rows_of
 
+from training import selection
 from training.selection import by_permutation, by_variance_over_correlation, permutation_importance, select
 from training.trees import TreeSettings, fit_trees
 
@@ -24,6 +25,20 @@ def test_permutation_finds_what_tells_the_class(table):
     assert {name for name, _ in ranked[:2]} == {"tells", "again"}
     assert ranked[0][1] > 0.05
     assert abs(ranked[-1][1]) < 0.05
+
+
+def test_a_column_that_no_tree_asks_about_is_not_tried(monkeypatch):
+    """Shuffling it changes nothing; of thousands of columns, most are such."""
+    labels = np.arange(200) % 2
+    table = rows_of(labels, tells=labels, **{f"still{i}": np.zeros(200) for i in range(5)})
+    trees = fit_trees(table, FEW, 1)
+    asked = []
+    answers = selection.probabilities
+    monkeypatch.setattr(selection, "probabilities", lambda *given: asked.append(1) or answers(*given))
+    ranked = permutation_importance(trees, table, 1)
+    assert ranked[0][0] == "tells"
+    assert [growth for _, growth in ranked[1:]] == [0.0] * 5
+    assert len(asked) == 2
 
 
 def test_of_two_equal_columns_one_is_enough(table):

@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -35,6 +36,21 @@ def test_classes_that_lie_apart_are_parted_in_the_middle():
     """However many false alarms are allowed: those that bring nothing are not made."""
     scores, labels = np.array([0.0, 0.01, 0.2, 0.8, 0.9]), np.array([0, 0, 0, 1, 2])
     assert alert_threshold(scores, labels, 0, 0.5) == 0.5
+
+
+def test_the_middle_is_one_of_log_odds():
+    """Odds of 1 to 999 and of 9 to 1: their geometric mean is 0.095, where the middle of the probabilities is 0.45."""
+    scores, labels = np.array([0.0, 0.001, 0.9, 0.99]), np.array([0, 0, 1, 1])
+    odds = (9 / 999) ** 0.5
+    assert alert_threshold(scores, labels, 0, 0.001) == pytest.approx(odds / (1 + odds))
+    assert threshold_for(scores, labels == 0, 0) == pytest.approx(odds / (1 + odds))
+
+
+@pytest.mark.parametrize("single", [np.float32, np.float64])
+def test_certain_scores_have_a_middle(single):
+    """A forest of many trees says exactly 0 and 1 in single precision."""
+    scores = np.array([0, 0, 1, 1], single)
+    assert alert_threshold(scores, np.array([0, 0, 1, 1]), 0, 0.001) == pytest.approx(0.5)
 
 
 def test_a_false_alarm_is_made_for_a_rare_class():
