@@ -15,6 +15,7 @@
 | `posts_per_s` | posts a second, at most (10) |
 | `timeout_s` | so long an answer may take (10) |
 | `ca` | PEM file of who signed the receiver's certificate |
+| `check` | `yes` (default): a job starts with a post without alerts; `no`: it does not |
 
 The secret of signatures is FLOWBEAM_WEBHOOK_SECRET, and FLOWBEAM_WEBHOOK_AUTHORIZATION is the header `Authorization`;
 either may be a file's name instead with `_FILE` behind its own. 408, 425, 429 and 5xx are tried again, as lost
@@ -49,6 +50,15 @@ from transforms.records import InputError, Reject
 SECRET, AUTHORIZATION = "FLOWBEAM_WEBHOOK_SECRET", "FLOWBEAM_WEBHOOK_AUTHORIZATION"
 
 _AGAIN = (408, 425, 429)
+_NEVER = {
+    401: f"see that {AUTHORIZATION} and {SECRET} are right",
+    403: f"see that {AUTHORIZATION} and {SECRET} are right",
+    404: "see that the address is right",
+    405: "see that the address is right",
+    410: "see that the address is right",
+}
+"""Answers to a post without alerts by which it is clear that none with alerts will be taken, and what to do."""
+
 _WAIT_MOST_S = 60.0
 _SAID_OCTETS = 200
 _COMMON = frozenset(field.name for field in COMMON)
@@ -65,6 +75,7 @@ class Receiver(NamedTuple):
         posts_per_s: Posts a second.
         timeout_s: So long an answer may take.
         authority: PEM file; empty for the system's authorities.
+        is_checked: Whether it gets a post without alerts at the start.
     """
 
     named: str
@@ -74,24 +85,55 @@ class Receiver(NamedTuple):
     posts_per_s: float
     timeout_s: float
     authority: str
+    is_checked: bool
 
 
 def open_sink(url: SinkUrl, context: SinkContext) -> beam.PTransform:
     """The sink for `webhook:https://HOST/PATH`.
 
     Raises:
-        InputError: The URL or a setting is wrong, flows are not scored, or the receiver cannot be reached.
+        InputError: The URL or a setting is wrong, flows are not scored, or the receiver cannot be reached or takes no
+            posts of ours.
     """
     receiver = receiver_of(url)
     alerts.check_columns(url, context.schema)
-    secret(receiver.named, SECRET)
-    secret(receiver.named, AUTHORIZATION)
     try:
-        connection = connected(receiver)
+        _check(receiver)
     except Unavailable as error:
         raise InputError(f"{error}; see that it is up and the address right") from error
-    connection.close()
     return PostAlerts(url, context, receiver)
+
+
+def _check(receiver: Receiver) -> None:
+    """Refuses a receiver that will take no post, before there is an alert."""
+    writer = WebhookWriter(receiver)
+    try:
+        answer = writer.answer([]) if receiver.is_checked else None
+    finally:
+        writer.close()
+    if answer is not None and answer.status in _NEVER:
+        raise InputError(
+            f"{receiver.named}: a post without alerts is answered {answer}; {_NEVER[answer.status]}, or leave this "
+            "check out with check=no"
+        )
+
+
+class Answer(NamedTuple):
+    """What a receiver said.
+
+    Attributes:
+        status: Of HTTP.
+        said: The first line of the body.
+        after_s: How long it asks to wait.
+    """
+
+    status: int
+    said: str
+    after_s: float
+
+    def __str__(self) -> str:
+        """Status and words."""
+        return f"{self.status} {self.said}".strip()
 
 
 class PostAlerts(WriteBlocks):
@@ -143,8 +185,12 @@ class WebhookWriter:
             self._connection.close()
             self._connection = None
 
-    def _post(self, part: Sequence[dict[str, Any]]) -> str | None:
-        """Posts some alerts; why they were refused, if they were."""
+    def answer(self, part: Sequence[dict[str, Any]]) -> Answer:
+        """Posts some alerts, or none, when it is time.
+
+        Raises:
+            Unavailable: There is no answer.
+        """
         body = _encoded({"alerts": part})
         time.sleep(max(0.0, self._next_s - time.monotonic()))
         self._next_s = time.monotonic() + 1 / self._receiver.posts_per_s
@@ -161,11 +207,16 @@ class WebhookWriter:
         except (OSError, http.client.HTTPException) as error:
             self.close()
             raise Unavailable(f"{self._receiver.named}: {_reason_of(error)}") from error
+        line = said.decode(errors="replace").strip().partition("\n")[0]
+        return Answer(answer.status, line, _asked_for(answer.getheader("Retry-After")))
+
+    def _post(self, part: Sequence[dict[str, Any]]) -> str | None:
+        """Posts some alerts; why they were refused, if they were."""
+        answer = self.answer(part)
         if 200 <= answer.status < 300:
             return None
-        reason = f"{answer.status} {said.decode(errors='replace').strip().partition(chr(10))[0]}".strip()
         if answer.status in _AGAIN or answer.status >= 500:
-            raise Unavailable(f"{self._receiver.named}: {reason}", _asked_for(answer.getheader("Retry-After")))
+            raise Unavailable(f"{self._receiver.named}: {answer}", answer.after_s)
         return f"refused with status {answer.status}"
 
     def _headers(self, part: Sequence[dict[str, Any]], body: bytes) -> dict[str, str]:
@@ -207,7 +258,7 @@ def receiver_of(url: SinkUrl) -> Receiver:
     Raises:
         InputError: It is no such URL, or a setting is wrong.
     """
-    url.check_parameters("window_s", "per_post", "posts_per_s", "timeout_s", "ca")
+    url.check_parameters("window_s", "per_post", "posts_per_s", "timeout_s", "ca", "check")
     address = url.path
     if address.startswith("env:"):
         address = os.environ.get(address[4:], "")
@@ -227,6 +278,8 @@ def receiver_of(url: SinkUrl) -> Receiver:
     authority = os.path.expanduser(url.parameters.get("ca", ""))
     if authority and not os.access(authority, os.R_OK):
         raise InputError(f"{url}: ca={url.parameters['ca']} cannot be read")
+    if url.parameters.get("check", "yes") not in ("yes", "no"):
+        raise InputError(f"{url}: check={url.parameters['check']}; it is yes or no")
     return Receiver(
         str(url),
         address,
@@ -235,6 +288,7 @@ def receiver_of(url: SinkUrl) -> Receiver:
         alerts.number(url, "posts_per_s", 10.0, 0.001, 1e6),
         alerts.number(url, "timeout_s", 10.0, 0.1, 3600.0),
         authority,
+        url.parameters.get("check", "yes") == "yes",
     )
 
 

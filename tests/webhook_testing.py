@@ -15,6 +15,8 @@ class Receiver(ThreadingHTTPServer):
     Attributes:
         posts: Headers and body of each, when it came.
         answers: Status and headers, or None to cut the connection.
+        checks: Headers of posts without alerts, which are not among the others.
+        check_status: What those get.
     """
 
     daemon_threads = True
@@ -25,6 +27,8 @@ class Receiver(ThreadingHTTPServer):
             self.socket = context.wrap_socket(self.socket, server_side=True)
         self.posts: list[tuple[dict[str, str], bytes, float]] = []
         self.answers: list[tuple[int, dict[str, str]] | None] = []
+        self.checks: list[dict[str, str]] = []
+        self.check_status = 204
         self.url = f"webhook:http{'s' if context else ''}://127.0.0.1:{self.server_port}/alerts"
 
     @property
@@ -38,8 +42,13 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
-        self.server.posts.append((dict(self.headers), body, time.monotonic()))
-        answer = self.server.answers.pop(0) if self.server.answers else (204, {})
+        answer: tuple[int, dict[str, str]] | None
+        if json.loads(body) == {"alerts": []}:
+            self.server.checks.append(dict(self.headers))
+            answer = (self.server.check_status, {})
+        else:
+            self.server.posts.append((dict(self.headers), body, time.monotonic()))
+            answer = self.server.answers.pop(0) if self.server.answers else (204, {})
         if answer is None:
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # a reset
             self.connection.close()

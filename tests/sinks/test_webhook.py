@@ -111,6 +111,39 @@ def test_what_is_refused_is_rejected(receiver, status):
     assert (sent.written, len(receiver.posts)) == (1, 2)
 
 
+@pytest.mark.parametrize(
+    ("status", "remedy"),
+    [
+        (401, "see that FLOWBEAM_WEBHOOK_AUTHORIZATION and FLOWBEAM_WEBHOOK_SECRET are right"),
+        (403, "see that FLOWBEAM_WEBHOOK_AUTHORIZATION and FLOWBEAM_WEBHOOK_SECRET are right"),
+        (404, "see that the address is right"),
+        (405, "see that the address is right"),
+        (410, "see that the address is right"),
+    ],
+)
+def test_a_receiver_that_takes_no_posts_is_one_line_at_start(receiver, monkeypatch, status, remedy):
+    """It is asked by a post without alerts, signed and authorized as all are, unless that is not wanted."""
+    monkeypatch.setenv("FLOWBEAM_WEBHOOK_SECRET", "s3cret")
+    monkeypatch.setenv("FLOWBEAM_WEBHOOK_AUTHORIZATION", "Bearer me")
+    receiver.check_status = status
+    flows = alert_testing.scored([1])
+    with pytest.raises(InputError, match=f"a post without alerts is answered {status}; {remedy}, or leave this"):
+        opened(receiver.url, flows)
+    (headers,) = receiver.checks
+    signed = headers["X-Flowbeam-Timestamp"].encode() + b'.{"alerts":[]}'
+    assert headers["X-Flowbeam-Signature"] == f"sha256={hmac.new(b's3cret', signed, hashlib.sha256).hexdigest()}"
+    assert headers["Authorization"] == "Bearer me"
+    opened(f"{receiver.url}?check=no", flows)
+    assert len(receiver.checks) == 1
+
+
+@pytest.mark.parametrize("status", [200, 400, 429, 503])
+def test_a_receiver_that_may_take_posts_is_no_mistake(receiver, status):
+    receiver.check_status = status
+    assert send(receiver.url, alert_testing.scored([1])).written == 1
+    assert (len(receiver.checks), len(receiver.posts)) == (1, 1)
+
+
 def test_a_receiver_that_stays_away_is_one_line(receiver):
     flows = alert_testing.scored([1])
     receiver.answers = [(503, {})] * 1000
@@ -148,6 +181,7 @@ def test_an_address_may_be_a_secret(receiver, monkeypatch):
         ("webhook:https://user:pw@example.org/", "must not carry a password; set FLOWBEAM_WEBHOOK_AUTHORIZATION"),
         ("webhook:env:NOWHERE", "there is no environment variable NOWHERE"),
         ("webhook:http://127.0.0.1:1/?window_s=-1", "window_s=-1 is no number from 0"),
+        ("webhook:http://127.0.0.1:1/?check=maybe", "check=maybe; it is yes or no"),
         ("webhook:http://127.0.0.1:1/?token=x", "unknown parameter 'token'"),
         ("webhook:http://127.0.0.1:1/?ca=/nowhere.pem", "ca=/nowhere.pem cannot be read"),
         ("webhook:http://127.0.0.1:1/", "Connection refused; see that it is up and the address right"),
