@@ -27,6 +27,9 @@ from transforms.records import InputError
 MOST_WORDS = 1000
 """Different texts of one column that are told apart; further ones are missing values."""
 
+MOST_COLUMNS = 2000
+"""Columns of a table that may be learned from."""
+
 _EMPTY = pa.array(["", "null", "none", "na", "n/a", "?", None])
 _BLOCK_OCTETS = 4 << 20
 _HEADER_OCTETS = 1 << 20
@@ -125,6 +128,10 @@ def of_csv(path: str, wanted: Wanted, found: Found) -> Iterator[Block]:
 
 def _chosen(path: str, names: list[str], wanted: Wanted) -> list[str]:
     if wanted.columns is None:
+        if len(names) > MOST_COLUMNS:
+            raise InputError(
+                f"{path}: has {len(names):,} columns, and at most {MOST_COLUMNS:,} can be learned from; leave some out"
+            )
         return names
     absent = [name for name in wanted.columns if name not in names]
     if absent:

@@ -183,6 +183,7 @@ def test_a_sample_does_not_depend_on_how_files_are_read(tmp_path, monkeypatch, b
         (["a,label", "1,x"], "cic@1", "not a table of CICFlowMeter's columns"),
         (["a,label", "1,x"], "flowbeam@1", "tables are read as cic@1 or all"),
         (["a,label", *(f"1,{i}" for i in range(300))], ALL, "more than 200 different values; is it the label?"),
+        ([",".join(map(str, range(2001))) + ",label"], ALL, "has 2,001 columns, and at most 2,000 can be learned from"),
         (["," * (1 << 20) + "a"], ALL, "no line end in its first 1,048,576 octets"),
     ],
     ids=[
@@ -193,6 +194,7 @@ def test_a_sample_does_not_depend_on_how_files_are_read(tmp_path, monkeypatch, b
         "not-cic",
         "csv-of-flows",
         "not-the-label",
+        "thousands",
         "millions",
     ],
 )
