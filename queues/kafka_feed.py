@@ -258,10 +258,12 @@ class PartitionFeed:
         if ends is not None:
             self._is_well()
         elif not self._failed_s:
-            self._failed_s = time.monotonic()
+            self._failed_s = now_s
             if _outages.begins(self._topic, self):
                 _log.warning("%s; waiting", line)
-        elif self._troubles.lasting and (not self._worked or time.monotonic() - self._failed_s > PATIENCE_S):
+        elif not self._troubles.lasting:
+            self._failed_s = now_s  # patience ends only where waiting does not help
+        elif not self._worked or now_s - self._failed_s > PATIENCE_S:
             self._fail(InputError(line))
 
     def _is_well(self) -> None:

@@ -10,7 +10,7 @@ from apache_beam.io.watermark_estimators import ManualWatermarkEstimator
 from apache_beam.transforms.core import RestrictionProvider
 from apache_beam.utils.timestamp import Duration, Timestamp
 
-from queues.kafka_client import PATIENCE_S, Topic, library, made_client, partitions_of
+from queues.kafka_client import PATIENCE_S, Topic, Troubles, library, made_client, partitions_of
 from sources.streaming.reading_tracker import Reading, ReadingTracker, Step
 from transforms.records import InputError
 
@@ -46,6 +46,8 @@ class DiscoverPartitionsFn(beam.DoFn, RestrictionProvider):
     def __init__(self, topic: Topic, start: str | int, once: bool, look_s: float = LOOK_S) -> None:
         self._topic, self._start, self._once, self._look_s = topic, start, once, look_s
         self._consumer: Any = None
+        self._troubles = Troubles(topic)
+        self._told = False
 
     def initial_restriction(self, element: str) -> Reading:
         """No partition is known."""
@@ -79,7 +81,8 @@ class DiscoverPartitionsFn(beam.DoFn, RestrictionProvider):
         known: Known = tracker.current_restriction().progress
         before = known.partitions
         if self._consumer is None:
-            self._consumer = made_client(self._topic, "Consumer", {"group.id": "flowbeam", "enable.auto.commit": False})
+            settings = {"group.id": "flowbeam", "enable.auto.commit": False, "error_cb": self._troubles}
+            self._consumer = made_client(self._topic, "Consumer", settings)
         now = self._partitions(before)
         added = range(before, now)
         if before and added:
@@ -95,13 +98,30 @@ class DiscoverPartitionsFn(beam.DoFn, RestrictionProvider):
             tracker.defer_remainder(Duration(seconds=self._look_s if now else 1))
 
     def _partitions(self, before: int) -> int:
-        """How many there are; as many as before, if nobody tells."""
+        """How many there are; as many as before, if nobody tells.
+
+        Raises:
+            InputError: None is known yet, and waiting does not help.
+        """
         try:
-            return partitions_of(self._topic, self._consumer, PATIENCE_S) or before
+            now = partitions_of(self._topic, self._consumer, PATIENCE_S)
         except InputError:
             if not before:
                 raise
             return before  # whoever reads them notices if the topic is really gone
+        if now is None and not before:
+            self._wait()
+        return now or before
+
+    def _wait(self) -> None:
+        """Says once that no broker tells of any partition: nobody reads yet who would notice."""
+        self._consumer.poll(0)  # has `_troubles` know why
+        line = self._troubles.line
+        if line is not None and self._troubles.lasting:
+            raise InputError(line)
+        if line is not None and not self._told:
+            self._told = True
+            _log.warning("%s; waiting", line)
 
     def _first_offsets(self, numbers: range, start: str | int) -> list[int]:
         """Where to begin in partitions; waits for brokers that do not answer."""

@@ -15,6 +15,8 @@ from sources.generate.capture import GenerateSettings, generate
 PACKETS = 1_000_000 if CHECK_ALL else 40_000
 PARTITIONS = 8
 CAPTURES = 300
+FIRST_OF_HOUR = ": dropping: the first of this hour"
+"""Some captures say that their interface lost packets, which the job tells."""
 
 
 @pytest.fixture(params=["prism", pytest.param("flink", marks=pytest.mark.xdist_group("flink"))])
@@ -42,7 +44,7 @@ def followed(runner, kafka, topic: str, folder: Path, *arguments: object) -> Non
     """Runs the streaming job until every stream has ended."""
     where = ["--input", f"kafka://{kafka.bootstrap}/{topic}", "--output", "parquet:live"]
     ended = run(*runner, *where, "--stop_at_end", "--quiet", *arguments, folder=folder, timeout=1500)
-    assert (ended.status, ended.err) == (0, "")
+    assert (ended.status, [line for line in ended.err.splitlines() if not line.endswith(FIRST_OF_HOUR)]) == (0, [])
 
 
 def test_generated_traffic_of_four_sensors(runner, kafka, tmp_path):

@@ -29,6 +29,7 @@ class KafkaServer(Server):
         bootstrap_sasl: The same for SASL_PLAINTEXT with mechanism PLAIN; served if `users` were given.
         bootstrap_tls: The same for SSL, by a certificate for 127.0.0.1; served if `tls` was asked for.
         authority: PEM file of the certificate that signed it.
+        passwords: Of the users, for the broker that is started next.
     """
 
     def __init__(
@@ -52,7 +53,7 @@ class KafkaServer(Server):
             quick_start: Starts in half the time and is slower later; False for measurements.
         """
         super().__init__(folder)
-        self._users = dict(users or {})
+        self.passwords = dict(users or {})
         self._tls = tls
         self._settings = dict(settings or {})
         self._heap_mb = heap_mb
@@ -95,6 +96,12 @@ class KafkaServer(Server):
     def kill(self) -> None:
         """Ends the broker as `kill -9` does; `start` brings it back with its data on the same ports."""
         self.kill_process("kafka")
+
+    def change_password(self, user: str, password: str) -> None:
+        """Gives a user of `bootstrap_sasl` another password, by a restart: connections of before are gone."""
+        self.passwords[user] = password
+        self.kill()
+        self.start()
 
     def admin(self) -> AdminClient:
         """A client that may do everything."""
@@ -165,13 +172,14 @@ class KafkaServer(Server):
             "share.coordinator.state.topic.min.isr": 1,
             "group.initial.rebalance.delay.ms": 0,
             "broker.heartbeat.interval.ms": 500,
-            "broker.session.timeout.ms": 2500,  # so long it takes until a killed broker is taken back
+            # So long may the machine be too busy for a heartbeat, and so long a killed broker is not taken back.
+            "broker.session.timeout.ms": 9000,
             "message.max.bytes": 4 << 20,
             "replica.fetch.max.bytes": 4 << 20,
         }
-        if self._users:
+        if self.passwords:
             listeners.append(f"SASL://{self.bootstrap_sasl}")
-            passwords = " ".join(f'user_{user}="{password}"' for user, password in self._users.items())
+            passwords = " ".join(f'user_{user}="{password}"' for user, password in self.passwords.items())
             login = "org.apache.kafka.common.security.plain.PlainLoginModule required"
             settings |= {
                 "listener.name.sasl.sasl.enabled.mechanisms": "PLAIN",

@@ -220,6 +220,17 @@ def test_partitions_that_are_added_are_read_from_their_beginning(topic, kafka):
     assert found.turns(lambda given: given, limit_s=30) == [(1, 0, 0), (2, 0, 0)]
 
 
+def test_a_reader_that_finds_no_broker_says_so_once(monkeypatch, caplog):
+    """Brokers may go away between the start of a job and its first look at the topic."""
+    monkeypatch.setattr("sources.streaming.kafka_topics.PATIENCE_S", 0.2)
+    one = discovered("kafka://127.0.0.1:9/t", once=False)
+    one.turns(lambda _: "; waiting" in caplog.text, limit_s=60)
+    assert one.turn() == []
+    assert [
+        record.getMessage().startswith("kafka://127.0.0.1:9/t: no broker answers") for record in caplog.records
+    ] == [True]
+
+
 def test_blocks_that_expired_are_told_as_lost(topic, kafka, caplog):
     """A reader that was away for longer than the topic keeps blocks goes on with the first that is there."""
     url = topic()
