@@ -63,6 +63,8 @@ def plan_of(beam_options: PipelineOptions) -> Plan:
         InputError: A setting is wrong, or an output cannot be used.
     """
     options, streams = beam_options.view_as(FlowOptions), beam_options.view_as(StreamOptions)
+    servers = beam_options.view_as(SinkOptions)
+    servers.refer_to_secrets()
     endless = is_endless(options.input, bool(beam_options.view_as(StandardOptions).streaming))
     chosen = tuple(dict.fromkeys(options.features or [sets.FLOWBEAM]))
     scored = feature_sets_for(beam_options.view_as(ScoreOptions))
@@ -71,7 +73,6 @@ def plan_of(beam_options: PipelineOptions) -> Plan:
     schema = schema_after(settings.columns().schema, steps)
     texts = options.output or [DEFAULT_OUTPUT]
     urls = list(map(outputs.parse_url, texts))
-    servers = beam_options.view_as(SinkOptions)
     context = SinkContext(
         chosen,
         schema,

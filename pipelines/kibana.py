@@ -14,6 +14,7 @@ import pyarrow as pa
 from pipelines.config import parsed
 from pipelines.terminal import OneLineParser, leave, say
 from sinks import drift, kibana, sensors
+from sinks.search_client import INDEX_NAME
 from transforms import fields, score
 from transforms.drift import rows
 from transforms.enrich import enrichment, geoip, host_names, services, threats, zones
@@ -47,6 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", required=True, metavar="FILE", help="The file to write.")
     try:
         options = parsed(parser, arguments)
+        if not INDEX_NAME.fullmatch(options.index):
+            raise InputError(f"--index {options.index}: is no name of an index: small letters, digits, - and _")
         with open(options.output, "w", encoding="utf-8") as file:
             file.write(bundle(options.index))
     except InputError as error:

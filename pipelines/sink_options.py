@@ -5,6 +5,7 @@ from pathlib import Path
 
 from apache_beam.options.pipeline_options import PipelineOptions
 
+from queues import server_secrets
 from sinks.places import is_remote
 from transforms.records import InputError
 
@@ -32,6 +33,14 @@ class SinkOptions(PipelineOptions):
             help="Folder of blocks written aside, for pipelines.resend. Default `unsent` beside the first output.",
             metavar="DIR",
         )
+        parser.add_argument(
+            "--secret",
+            help="The secret of an environment variable, such as FLOWBEAM_ELASTICSEARCH_API_KEY, is in Google's Secret"
+            " Manager, where workers read it; repeatable.",
+            metavar="NAME=projects/P/secrets/S",
+            action="append",
+            default=[],
+        )
 
     def check(self) -> None:
         """Refuses values that nothing further down would refuse with a line of its own.
@@ -45,6 +54,11 @@ class SinkOptions(PipelineOptions):
             raise InputError(f"--unsent {self.unsent}: nothing is written aside without --on_sink_failure=continue")
         if self.unsent is not None and is_remote(self.unsent):
             raise InputError(f"--unsent {self.unsent}: name a folder of this machine, where pipelines.resend reads it")
+        server_secrets.parsed("--secret", self.secret)
+
+    def refer_to_secrets(self) -> None:
+        """Lets sinks and queues find the secrets that are not in the environment, here and on workers."""
+        server_secrets.refer(server_secrets.parsed("--secret", self.secret))
 
     def folder(self, beside: Path) -> Path | None:
         """Where blocks go that a server did not take; None where that ends the job.

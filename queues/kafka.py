@@ -12,7 +12,7 @@
 
 Secrets are never in the URL: every environment variable `FLOWBEAM_KAFKA_NAME` is the client setting `name`, with dots
 for underscores (`FLOWBEAM_KAFKA_SASL_USERNAME`, `FLOWBEAM_KAFKA_SASL_PASSWORD`, `FLOWBEAM_KAFKA_SSL_KEY_PASSWORD`); or
-they are in `client_config`. Sensors and workers each need theirs.
+they are where `queues.server_secrets` says, or in `client_config`. Sensors and workers each need theirs.
 
 Make topics with `message.timestamp.type=LogAppendTime`: then the broker's clock tells which sensor is silent and which
 block is from the future. A message has the sensor's name as its key and one block as its value.

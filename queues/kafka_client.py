@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 from urllib.parse import parse_qsl
 
+from queues import server_secrets
 from transforms.records import InputError
 
 if TYPE_CHECKING:
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 
 ENVIRONMENT = "FLOWBEAM_KAFKA_"
 """Begins the names of environment variables that are client settings: `FLOWBEAM_KAFKA_SASL_PASSWORD`."""
+
+_IN_FILE = re.compile(rf"(_(?:USERNAME|PASSWORD|SECRET|PEM)){server_secrets.BEHIND}$")
+"""Ends the names of variables that say where a secret is: other settings of the client are files, too."""
 
 PATIENCE_S = 10.0
 """So long may brokers take to answer when a topic is opened."""
@@ -41,11 +45,13 @@ class Topic(NamedTuple):
         brokers: `HOST:PORT`, separated by commas.
         name: Name of the topic.
         settings: Settings of the URL.
+        secrets: Where secrets are, as `server_secrets.references` told where the URL was read.
     """
 
     brokers: str
     name: str
     settings: dict[str, str]
+    secrets: dict[str, str]
 
     @property
     def url(self) -> str:
@@ -87,7 +93,7 @@ def topic_of(rest: str, settings: Collection[str] = ()) -> Topic:
     for broker in brokers.split(","):
         if not re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[\w.-]+)(:\d{1,5})?", broker):
             raise InputError(f"kafka:{address}: {broker or 'nothing'} is no broker; write HOST:PORT")
-    topic = Topic(brokers, name, dict(parse_qsl(query, keep_blank_values=True)))
+    topic = Topic(brokers, name, dict(parse_qsl(query, keep_blank_values=True)), server_secrets.references())
     allowed = (*_CONNECTION, *settings)
     for setting, value in topic.settings.items():
         if re.search("password|secret|token|username", setting):
@@ -111,9 +117,9 @@ def client_settings(topic: Topic) -> dict[str, Any]:
     path = topic.settings.get("client_config")
     if path is not None:
         found.update(_settings_in(path))
-    for variable, value in os.environ.items():
-        if variable.startswith(ENVIRONMENT):
-            found[variable.removeprefix(ENVIRONMENT).lower().replace("_", ".")] = value
+    server_secrets.refer(topic.secrets)
+    for name in {_IN_FILE.sub(r"\1", variable) for variable in os.environ if variable.startswith(ENVIRONMENT)}:
+        found[name.removeprefix(ENVIRONMENT).lower().replace("_", ".")] = server_secrets.secret(topic.url, name) or ""
     for setting in found:
         if setting in _OURS:
             raise InputError(f"{topic.url}: {setting} cannot be chosen; remove it from {path or 'the environment'}")

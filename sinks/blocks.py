@@ -8,7 +8,7 @@ import logging
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import apache_beam as beam
@@ -17,6 +17,7 @@ from apache_beam.metrics import Metrics
 from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.windowed_value import WindowedValue
 
+from queues import server_secrets
 from sinks import unsent
 from sinks.outputs import SinkContext, SinkUrl
 from transforms.records import InputError, Reject
@@ -116,9 +117,13 @@ class BlockSender:
         context: Of the job: `retry_s` is the time, and `unsent` the folder for what could not be sent; without one,
             that is an error.
         open_writer: Opens the writer, with the first block.
+        secrets: Where its secrets are, as `server_secrets.references` told where the pipeline was built.
     """
 
-    def __init__(self, url: SinkUrl, context: SinkContext, open_writer: OpenWriter) -> None:
+    def __init__(
+        self, url: SinkUrl, context: SinkContext, open_writer: OpenWriter, secrets: Mapping[str, str] | None = None
+    ) -> None:
+        server_secrets.refer(secrets or {})
         self._url = url
         self._context = context
         self._open_writer = open_writer
@@ -246,6 +251,7 @@ class WriteBlocks(beam.PTransform):
         self.block_rows = block_rows
         self.threads = threads
         self.makes = tuple(makes)
+        self.secrets = server_secrets.references()
 
     def expand(self, flows: beam.PCollection[pa.RecordBatch]) -> beam.PCollection[Reject]:
         """Adds the step that writes."""
@@ -253,7 +259,7 @@ class WriteBlocks(beam.PTransform):
 
     def sender(self) -> BlockSender:
         """What sends the blocks, within a pipeline and without."""
-        return BlockSender(self.url, self.context, self.open_writer)
+        return BlockSender(self.url, self.context, self.open_writer, self.secrets)
 
 
 class _UnderWay(threading.Thread):

@@ -10,7 +10,7 @@ Rows of a partition are in order of `flow_start_ns`, the last first. Settings af
 `window_days` of compaction (1), `consistency` (`LOCAL_QUORUM`), `datacenter`, `concurrency` (32 statements under way),
 `security` (`plaintext` or `tls`), `ca` (a PEM file; TLS follows from it), `verify` (`host`, or `ca` where certificates
 do not name the nodes). Credentials are in the environment: FLOWBEAM_CASSANDRA_USERNAME and
-FLOWBEAM_CASSANDRA_PASSWORD, or files named by these with `_FILE` behind.
+FLOWBEAM_CASSANDRA_PASSWORD, or where `queues.server_secrets` says.
 
 Every job makes tables and adds columns that are missing; the keyspace must be there, or is made with
 

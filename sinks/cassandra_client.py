@@ -8,13 +8,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple, NoReturn
 
+from queues.server_secrets import secret
 from sinks import alerts
 from sinks.blocks import Unavailable
 from sinks.outputs import SinkUrl
 from transforms.records import InputError
 
 USERNAME, PASSWORD = "FLOWBEAM_CASSANDRA_USERNAME", "FLOWBEAM_CASSANDRA_PASSWORD"
-"""Environment variables with the credentials; each may be a file's name instead with `_FILE` behind its own."""
+"""Environment variables with the credentials; `queues.server_secrets` says where else they may be."""
 
 SETTINGS = ("ttl_days", "window_days", "consistency", "datacenter", "concurrency", "security", "ca", "verify")
 
@@ -137,22 +138,10 @@ def connected(place: Place, with_keyspace: bool = True) -> Any:
 def _credentials(place: Place) -> Any:
     from cassandra.auth import PlainTextAuthProvider
 
-    user, password = _secret(place, USERNAME), _secret(place, PASSWORD)
+    user, password = secret(place.named, USERNAME), secret(place.named, PASSWORD)
     if (user is None) != (password is None):
         raise InputError(f"{place.named}: set {USERNAME} and {PASSWORD}, both or none")
     return None if user is None else PlainTextAuthProvider(user, password)
-
-
-def _secret(place: Place, name: str) -> str | None:
-    path = os.environ.get(f"{name}_FILE")
-    if path is None:
-        return os.environ.get(name)
-    try:
-        with open(path, encoding="utf-8") as file:
-            return file.read().strip()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not a text file"
-        raise InputError(f"{place.named}: {name}_FILE={path} cannot be read: {reason}") from error
 
 
 def _tls(place: Place) -> ssl.SSLContext | None:

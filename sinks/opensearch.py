@@ -3,7 +3,7 @@
 One index for each UTC day on which flows start, `INDEX-2026.11.21`. `?replicas=N&shards=N&keep_days=N` are settings of
 the indices, `?ca=FILE` names the authority of the server's certificate, `?setup=no` leaves the index template to
 `python -m sinks.opensearch --setup URL`. Credentials are in the environment: FLOWBEAM_OPENSEARCH_API_KEY, or
-_USER and _PASSWORD; with _FILE behind the name, in the file that is named there.
+_USER and _PASSWORD, or where `queues.server_secrets` says.
 """
 
 import sys

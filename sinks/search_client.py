@@ -5,10 +5,10 @@ import logging
 import os
 import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
+from queues.server_secrets import secret
 from sinks.blocks import Unavailable
 from sinks.outputs import SinkUrl
 from transforms.records import InputError
@@ -19,7 +19,7 @@ REQUEST_S = 60.0
 """How long an answer may take."""
 
 _PORT = 9200
-_NAME = re.compile(r"(?![-_+.])[a-z0-9!$%&'()+.;=@\[\]^_`{}~-]{1,200}")
+INDEX_NAME = re.compile(r"(?![-_+.])[a-z0-9!$%&'()+.;=@\[\]^_`{}~-]{1,200}")
 _PRODUCTS = {"elasticsearch": "Elasticsearch", "opensearch": "OpenSearch"}
 
 Ask = Callable[[str, str, "bytes | None"], "Answer"]
@@ -86,7 +86,7 @@ def parse_address(url: SinkUrl) -> Address:
         raise InputError(
             f"{said}: a URL must not carry a password; set {_variables(url)}API_KEY or _USER and _PASSWORD"
         )
-    if not _NAME.fullmatch(index):
+    if not INDEX_NAME.fullmatch(index):
         raise InputError(f"{url}: {index!r} is no name of an index: small letters, digits, - and _; {example}")
     secure = url.scheme.endswith("+https")
     given = url.parameters
@@ -161,24 +161,13 @@ def connect(address: Address) -> Server:
 
 
 def credentials(address: Address) -> dict[str, Any]:
-    """The client's settings for signing in, from the environment or the files that it names."""
-    key, user = _secret(address, "API_KEY"), os.environ.get(f"{address.variables}USER")
+    """The client's settings for signing in."""
+    key, user, password = (
+        secret(str(address.url), address.variables + name) for name in ("API_KEY", "USER", "PASSWORD")
+    )
     if key:
         return {"api_key": key}
-    if user:
-        return {"basic_auth": (user, _secret(address, "PASSWORD") or "")}
-    return {}
-
-
-def _secret(address: Address, name: str) -> str | None:
-    """A secret of the environment, or the first line of the file that `…_FILE` names."""
-    file = os.environ.get(f"{address.variables}{name}_FILE")
-    if file is None:
-        return os.environ.get(f"{address.variables}{name}")
-    try:
-        return Path(file).read_text(encoding="utf-8").partition("\n")[0].strip()
-    except OSError as error:
-        raise InputError(f"{address.url}: {address.variables}{name}_FILE: {file}: {error.strerror}") from error
+    return {"basic_auth": (user, password or "")} if user else {}
 
 
 class _Elasticsearch:

@@ -18,7 +18,7 @@
 | `check` | `yes` (default): a job starts with a post without alerts; `no`: it does not |
 
 The secret of signatures is FLOWBEAM_WEBHOOK_SECRET, and FLOWBEAM_WEBHOOK_AUTHORIZATION is the header `Authorization`;
-either may be a file's name instead with `_FILE` behind its own. 408, 425, 429 and 5xx are tried again, as lost
+`queues.server_secrets` says where else these may be. 408, 425, 429 and 5xx are tried again, as lost
 connections are; what is refused otherwise is in the rejects. An alert may be posted again after a failure: `id` is
 made of source, class and window and stays the same. Redirections are not followed.
 """
@@ -39,6 +39,7 @@ from urllib.parse import urlsplit
 import apache_beam as beam
 import pyarrow as pa
 
+from queues.server_secrets import secret
 from sinks import alerts
 from sinks.alert_window import FirstAlerts, digests
 from sinks.blocks import Unavailable, WriteBlocks
@@ -101,7 +102,12 @@ def open_sink(url: SinkUrl, context: SinkContext) -> beam.PTransform:
         _check(receiver)
     except Unavailable as error:
         raise InputError(f"{error}; see that it is up and the address right") from error
-    return PostAlerts(url, context, receiver)
+    return PostAlerts(url, context, receiver.window_s)
+
+
+def opened(url: SinkUrl) -> "WebhookWriter":
+    """The writer on a worker, which looks up what is secret itself: a job's graph has none of it."""
+    return WebhookWriter(receiver_of(url))
 
 
 def _check(receiver: Receiver) -> None:
@@ -144,12 +150,12 @@ class PostAlerts(WriteBlocks):
     Args:
         url: The output.
         context: Of the job.
-        receiver: Who gets them.
+        window_s: Of event time, for one alert of a source and class.
     """
 
-    def __init__(self, url: SinkUrl, context: SinkContext, receiver: Receiver) -> None:
-        super().__init__(url, context, functools.partial(WebhookWriter, receiver))
-        self.window_s = receiver.window_s
+    def __init__(self, url: SinkUrl, context: SinkContext, window_s: float) -> None:
+        super().__init__(url, context, functools.partial(opened, url))
+        self.window_s = window_s
 
     def expand(self, flows: beam.PCollection[pa.RecordBatch]) -> beam.PCollection[Reject]:
         """Adds the steps that choose and post."""
@@ -261,7 +267,7 @@ def receiver_of(url: SinkUrl) -> Receiver:
     url.check_parameters("window_s", "per_post", "posts_per_s", "timeout_s", "ca", "check")
     address = url.path
     if address.startswith("env:"):
-        address = os.environ.get(address[4:], "")
+        address = secret(str(url), address[4:]) or ""
         if not address:
             raise InputError(f"{url}: there is no environment variable {url.path[4:]}; set it to the address")
     target = urlsplit(address)
@@ -317,23 +323,6 @@ def connected(receiver: Receiver) -> http.client.HTTPConnection:
     except OSError as error:
         raise Unavailable(f"{receiver.named}: {_reason_of(error)}") from error
     return connection
-
-
-def secret(named: str, name: str) -> str | None:
-    """A secret of the environment, or of the file that the environment names; None without.
-
-    Raises:
-        InputError: The file cannot be read.
-    """
-    path = os.environ.get(f"{name}_FILE")
-    if path is None:
-        return os.environ.get(name) or None
-    try:
-        with open(path, encoding="utf-8") as file:
-            return file.read().strip()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not a text file"
-        raise InputError(f"{named}: {name}_FILE={path} cannot be read: {reason}") from error
 
 
 def _encoded(value: Any) -> bytes:

@@ -23,7 +23,7 @@ PLAIN = "//one:9092,two/flow.packets"
 )
 def test_urls(rest, brokers, name, settings):
     topic = topic_of(rest, ("group",))
-    assert topic == (brokers, name, settings)
+    assert topic[:3] == (brokers, name, settings)
     assert topic.url == f"kafka://{brokers}/{name}"
 
 

@@ -39,6 +39,12 @@ def test_the_bundle_is_what_the_generator_writes(tmp_path):
     assert command.main(["--output", str(tmp_path / "missing" / "new")]) == 2
 
 
+def test_a_name_that_no_index_can_have_is_one_line(tmp_path, capsys):
+    assert command.main(["--output", str(tmp_path / "new"), "--index", "La b"]) == 2
+    assert "--index La b: is no name of an index: small letters, digits, - and _" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+
+
 def test_what_an_object_refers_to_comes_before_it(objects):
     seen = set()
     for one in objects:
