@@ -129,7 +129,7 @@ def run(arguments: Sequence[str], stopping: Stopping) -> int:
                 sender.drained(options.stop_timeout_s)
             raise
         _drain(sender, journal, stopping, options)
-    if not options.quiet and options.kind != INTERFACE:
+    if not options.quiet and (options.kind != INTERFACE or sys.stdout.isatty()):  # a service's log has no use for it
         _show(meters, options.queue, time.monotonic() - started)
     return 128 + stopping.signal if stopping.signal and options.kind == FILES else 0
 
@@ -249,6 +249,8 @@ def _show(meters: Meters, queue: str, seconds: float) -> None:
     table.add_column(style="bold")
     table.add_row("packets", f"{meters.packets:,} read, {meters.packets_kept:,} in blocks")
     table.add_row("rejects", f"{rejects.total():,}" + (f": {reasons}" if reasons else ""))
+    if meters.kernel_drops:
+        table.add_row("lost", f"{meters.kernel_drops:,} packets, by the kernel or the card")
     if meters.queue_drops:
         table.add_row("dropped", f"{meters.queue_drops:,}, the buffer was full")
     table.add_row("blocks", f"{meters.blocks:,}, {meters.block_octets:,} octets")

@@ -1,6 +1,7 @@
 """What a person sees: log lines, a progress bar, the summary; and how mistakes are told."""
 
 import atexit
+import difflib
 import logging
 import os
 import re
@@ -23,8 +24,10 @@ class OneLineParser(ArgumentParser):
     """An argument parser whose complaints are one line."""
 
     def error(self, message: str) -> NoReturn:
-        """Raises `InputError` with the message."""
-        raise InputError(f"{message}; see --help")
+        """Raises `InputError` with the message, and with the option that an unknown one is like."""
+        unknown = re.match(r"unrecognized arguments: (--\w+)", message)
+        near = difflib.get_close_matches(unknown[1], self._option_string_actions, 1) if unknown else []
+        raise InputError(f"{message}; did you mean {near[0]}?" if near else f"{message}; see --help")
 
 
 class _Lines(logging.Handler):

@@ -127,7 +127,7 @@ def _refused(arguments, complaint, place, capsys):
 def test_a_misspelt_option_as_a_process(place):
     """Beam, which is told the same words, adds no line of its own."""
     ended = run("--input", "good.pcap", "--otuput", "csv:a.csv", folder=place)
-    assert ended == (2, "", "flowbeam: unrecognized arguments: --otuput csv:a.csv; see --help\n")
+    assert ended == (2, "", "flowbeam: unrecognized arguments: --otuput csv:a.csv; did you mean --output?\n")
 
 
 @pytest.mark.parametrize("quiet", [[], ["--quiet"]], ids=["", "quiet"])
