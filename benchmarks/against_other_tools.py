@@ -1,11 +1,13 @@
 """Whole processes side by side: flowbeam, NFStream, softflowd and capinfos on the same generated captures.
 
-    python benchmarks/against_other_tools.py [--runs 3] [--folder DIR] [--only NAME …]
+    python benchmarks/against_other_tools.py [--runs 3] [--folder DIR] [--only NAME …] [--verdicts]
 
 Captures are made with `pipelines.generate` and kept in the folder. Each command runs once to warm the caches, then
 `--runs` times, the tools in turn; the figures are medians of wall time and the peak memory of the largest process.
 NFStream 6.6.0 is installed from PyPI into an environment of its own in the folder; softflowd and capinfos are Debian's
-(`apt-get install softflowd tshark`) and are left out, with a line that says so, where they are missing.
+(`apt-get install softflowd tshark`) and are left out, with a line that says so, where they are missing. With
+`--verdicts`, flowbeam runs a second time on each capture: with a City and an ASN database, 1,000 zones and a model of
+100 trees, which is trained on generated traffic.
 """
 
 import argparse
@@ -22,7 +24,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 CHECKOUT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(CHECKOUT), str(CHECKOUT / "benchmarks")]
+
+from enrichment import databases, lists  # noqa: E402
+
+from training.saving import save  # noqa: E402
+from training.split import SplitRule  # noqa: E402
+from training.train import TrainSettings, train  # noqa: E402
+from training.trees import TreeSettings  # noqa: E402
 
 NFSTREAM = """
 from nfstream import NFStreamer
@@ -112,6 +124,37 @@ def commands(folder: Path) -> dict[str, list[str]]:
     return tools
 
 
+def verdicts(folder: Path) -> list[str]:
+    """Options of the main job that enrich and score flows; what they name is made if it is not there."""
+    made, model = folder / "enrichment", folder / "models" / "hundred-trees"
+    if not made.exists():
+        made.mkdir()
+        databases(made, 17)
+        lists(made, 1000, np.random.default_rng(7))
+    if not model.exists():
+        print("training a model of 100 trees", flush=True)
+        train_model(folder / "models", model)
+    geoip = [word for name in ("City.mmdb", "ASN.mmdb") for word in ("--geoip", str(made / name))]
+    return [*geoip, "--zones", str(made / "zones.csv"), "--model", str(model)]
+
+
+def train_model(folder: Path, model: Path) -> None:
+    """Trains a model of two classes, so that 100 rounds are 100 trees, on an office of 60,000 packets."""
+    traffic, truth, flows, labelled = (folder / name for name in ("office.pcap", "office.csv", "flows", "labelled"))
+    folder.mkdir(parents=True, exist_ok=True)
+    for command in (
+        ["generate", "--profile=office", f"--output={traffic}", f"--labels={truth}", "--packets=60000"],
+        ["flows", "--runner=DirectRunner", f"--input={traffic}", f"--output=parquet:{flows}"],
+        ["label", f"--flows={flows}", f"--attacks={truth}", f"--output={labelled}"],
+    ):
+        subprocess.run([sys.executable, "-m", f"pipelines.{command[0]}", *command[1:], "--quiet"], check=True)
+    settings = TrainSettings(
+        flows=(str(labelled),), label="label", features="flowbeam@1", split=SplitRule("time", "0.67"),
+        task="binary", max_fpr=0.001, beside=False, trees=TreeSettings(trees=100),
+    )  # fmt: skip
+    save(train(settings, print), model, keep_rows=0)
+
+
 def measure(tools: dict[str, list[str]], path: Path, runs: int, folder: Path) -> dict[str, Run]:
     """Medians of each tool on one capture, the tools in turn."""
     taken: dict[str, list[Run]] = {tool: [] for tool in tools}
@@ -133,6 +176,9 @@ def show(name: str, figures: dict[str, Run]) -> None:
     for tool, run in figures.items():
         ratio = f"{run.seconds / own.seconds:6.2f} × flowbeam's time" if tool != "flowbeam" else ""
         print(f"  {tool:<15}{run.seconds:8.2f} s {run.peak_octets / 2**20:7.0f} MB  {ratio}")
+    if "with verdicts" in figures:
+        ratio = figures["NFStream 6.6.0"].seconds / figures["with verdicts"].seconds
+        print(f"  NFStream takes {ratio:.2f} × flowbeam's time with verdicts")
 
 
 def main() -> None:
@@ -141,12 +187,15 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--folder", type=Path, default=Path.home() / ".cache" / "flowbeam" / "benchmarks")
     parser.add_argument("--only", nargs="*", choices=WORKLOADS, default=list(WORKLOADS))
+    parser.add_argument("--verdicts", action="store_true", help="flowbeam once more, enriching and scoring")
     arguments = parser.parse_args()
     folder = arguments.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     os.environ["PYTHONPATH"] = str(CHECKOUT)
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
     tools, all_figures = commands(folder), {}
+    if arguments.verdicts:
+        tools["with verdicts"] = [*tools["flowbeam"], *verdicts(folder)]
     for name in arguments.only:
         figures = all_figures[name] = measure(tools, capture(name, folder), arguments.runs, folder)
         show(name, figures)
