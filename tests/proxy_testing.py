@@ -46,7 +46,7 @@ class _Listening:
 
 
 class Wire(_Listening):
-    """Passes octets on in both directions, whatever the protocol, until it is cut.
+    """Passes octets on in both directions, whatever the protocol, until it is cut or stalls.
 
     Attributes:
         port: Where it listens on the loopback interface.
@@ -55,6 +55,8 @@ class Wire(_Listening):
     def __init__(self, server: int) -> None:
         super().__init__(server)
         self._is_cut = False
+        self._flows = threading.Event()
+        self._flows.set()
         self._open: set[socket.socket] = set()
 
     def cut(self) -> None:
@@ -63,9 +65,14 @@ class Wire(_Listening):
         for one in tuple(self._open):
             _reset(one)
 
+    def stall(self) -> None:
+        """Keeps connections, and those that come, and holds back what they send."""
+        self._flows.clear()
+
     def mend(self) -> None:
         """Passes octets on again."""
         self._is_cut = False
+        self._flows.set()
 
     def _serve(self, client: socket.socket) -> None:
         if self._is_cut:
@@ -88,6 +95,7 @@ class Wire(_Listening):
     def _pass_on(self, one: socket.socket, other: socket.socket) -> None:
         with contextlib.suppress(OSError):
             while octets := one.recv(65536):
+                self._flows.wait()
                 other.sendall(octets)
         with contextlib.suppress(OSError):
             other.shutdown(socket.SHUT_WR)
@@ -101,17 +109,21 @@ class Proxy(_Listening):
         fault: What happens to a request: `refuse` (the connection ends before an answer), `reset`, `stall` (no answer
             until the client goes), `429`, `503`, `slow` (the answer comes half a second later); empty: nothing.
         faults_left: To so many requests, then no more; a negative number: to all.
+        authorization: What the header of this name has to say; all other requests get 401.
     """
 
     def __init__(self, server: int) -> None:
         super().__init__(server)
         self.fault, self.faults_left = "", 0
+        self.authorization: str | None = None
 
     def _serve(self, client: socket.socket) -> None:
         with client, contextlib.suppress(OSError):
             while request := _message(client):
                 fault = self.fault if self.faults_left else ""
-                if fault:
+                if self.authorization is not None and self.authorization != _authorization(request):
+                    fault = "401"
+                elif fault:
                     self.faults_left -= 1
                 if fault == "refuse":
                     return
@@ -123,7 +135,7 @@ class Proxy(_Listening):
                     return
                 if fault == "slow":
                     self._ended.wait(0.5)
-                client.sendall(_busy(fault) if fault.isdecimal() else self._answer(request))
+                client.sendall(_refusal(fault) if fault.isdecimal() else self._answer(request))
 
     def _answer(self, request: bytes) -> bytes:
         with socket.create_connection(("127.0.0.1", self._server)) as server:
@@ -139,13 +151,22 @@ def _reset(connection: socket.socket) -> None:
     connection.close()
 
 
-def _busy(status: str) -> bytes:
-    body = b'{"error":{"type":"busy","reason":"too much to do"},"status":%s}' % status.encode()
+def _refusal(status: str) -> bytes:
+    reason = "credentials are wrong" if status == "401" else "too much to do"
+    body = f'{{"error":{{"type":"fault","reason":"{reason}"}},"status":{status}}}'.encode()
     head = (
-        f"HTTP/1.1 {status} Busy\r\ncontent-type: application/json\r\nX-elastic-product: Elasticsearch\r\n"
+        f"HTTP/1.1 {status} Refused\r\ncontent-type: application/json\r\nX-elastic-product: Elasticsearch\r\n"
         f"content-length: {len(body)}\r\n\r\n"
     )
     return head.encode() + body
+
+
+def _authorization(request: bytes) -> str:
+    for line in request.partition(b"\r\n\r\n")[0].split(b"\r\n"):
+        name, _, value = line.partition(b":")
+        if name.lower() == b"authorization":
+            return value.strip().decode()
+    return ""
 
 
 def _message(connection: socket.socket) -> bytes:

@@ -160,6 +160,75 @@ def test_a_network_that_is_cut_holds_nobody_up(
     assert len(events_in(elasticsearch, f"{index}.drift")) > 0
 
 
+def test_a_slow_store_holds_nobody_up(start, kafka, elasticsearch, opensearch, prism, tmp_path):
+    """Each of its answers takes half a second more, ten times as long as the other's: all go on, in little memory."""
+    need("opensearch")
+    index = f"slow{secrets.token_hex(4)}"
+    with Proxy(opensearch.port("http")) as slow:
+        outputs = (
+            f"elasticsearch://{elasticsearch.host}/{index}?replicas=0",
+            f"opensearch://127.0.0.1:{slow.port}/{index}?replicas=0",
+        )
+        slow.fault, slow.faults_left = "slow", -1
+        sensor, job, topic = start(prism, *(f"--output={one}" for one in outputs))
+        wait_until(lambda: opensearch.count(index) > 0 or not job.alive, LIMIT_S, "documents", 0.2)
+        before = memory_of(job)
+        for _ in range(3):
+            documents = elasticsearch.count(index)
+            sensor.has_captured(sensor.captured + 3 * RATE)
+            job.writes(more_than=job.written)
+            wait_until(lambda: elasticsearch.count(index) > documents or not job.alive, LIMIT_S, "documents", 0.2)  # noqa: B023
+        assert memory_of(job) < before + (400 << 20)
+        sensor.stops()
+        job.ends()
+    flows, schema = flows_in_files(tmp_path, kafka, topic)
+    for server in (elasticsearch, opensearch):
+        check_search(server, index, flows, schema)
+
+
+def test_a_broker_behind_a_network_that_fails(prism, capture, tmp_path):
+    """The job reads a topic and writes another through it: cut, silent, and back, with everything once."""
+    need("kafka")
+    from servers.kafka import KafkaServer
+
+    broker = KafkaServer(tmp_path / "broker")
+    with Wire(broker.port("wire")) as wire, behind(wire, broker) as broker, ExitStack() as stack:
+        for topic in ("packets", "flows"):
+            broker.create_topic(topic, 2)
+        schema_file = tmp_path / "flow.avsc"
+        way = f"kafka://127.0.0.1:{wire.port}"
+        words = ("--stop_at_end", "--sensors=north", "--shards=2", *MODEL, "--sink_retry_s=280")
+        output = f"--output={way}/flows?schema={schema_file}"
+        job = stack.enter_context(Job(tmp_path, prism, f"{way}/packets", output, *words))
+        job.runs()
+        where = f"kafka://{broker.bootstrap}/packets"
+        sensor = stack.enter_context(Sensor(tmp_path, where, capture, "north", RATE))
+        for fail in (wire.cut, wire.stall):
+            job.writes(more_than=job.written)
+            fail()
+            sensor.has_captured(sensor.captured + 5 * RATE)
+            wire.mend()
+        job.writes(more_than=job.written)
+        sensor.stops()
+        job.ends()
+        whole = bounded(messages_in(broker.bootstrap, "packets"), tmp_path, *map(str, MODEL))
+        check_flows(tmp_path, whole)
+        table = pq.read_table(whole, partitioning=None)
+        check_kafka(broker.bootstrap, "flows", schema_file, {row["flow_id"]: row for row in table.to_pylist()})
+
+
+def behind(wire, broker):
+    """The broker, which sends clients of one more listener to a proxy before that."""
+    ours, name = broker.bootstrap, "listener.security.protocol.map"
+    settings = {
+        "listeners": f"PLAIN://{ours},WIRE://127.0.0.1:{broker.port('wire')},"
+        f"CONTROLLER://127.0.0.1:{broker.port('controller')}",
+        "advertised.listeners": f"PLAIN://{ours},WIRE://127.0.0.1:{wire.port}",
+        name: "PLAIN:PLAINTEXT,WIRE:PLAINTEXT,CONTROLLER:PLAINTEXT",
+    }
+    return type(broker)(broker.folder, settings=settings)
+
+
 def memory_of(job) -> int:
     """Octets of the job's process that are in memory."""
     with open(f"/proc/{job.process.pid}/statm", encoding="ascii") as file:
