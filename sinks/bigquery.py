@@ -2,10 +2,12 @@
 
 The table is made where it is missing, clustered by source, destination and class, and gets the columns that it lacks;
 nothing is taken away from it. The view `TABLE_latest` has of each flow the record with the highest number: a record
-that was sent twice is there once. Parameter: `?calls=N`, calls under way at a time (4). Credentials are those that
-Google's tools find. On the command line:
+that was sent twice is there once; `sinks.bigquery_views` has others. Parameter: `?calls=N`, calls under way at a time
+(4). Credentials are those that Google's tools find. On the command line:
 
     python -m sinks.bigquery --schema > schema.json
+    python -m sinks.bigquery --views > views.json
+    python -m sinks.bigquery --setup --table PROJECT.DATASET.TABLE
     python -m sinks.bigquery --load flows --table PROJECT.DATASET.TABLE
 """
 
@@ -19,7 +21,7 @@ from pathlib import Path
 import apache_beam as beam
 import pyarrow as pa
 
-from sinks import bigquery_client, bigquery_schema
+from sinks import bigquery_client, bigquery_schema, bigquery_views
 from sinks.blocks import WriteBlocks
 from sinks.outputs import SinkContext, SinkUrl
 from transforms import fields
@@ -49,27 +51,39 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns its exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m sinks.bigquery",
-        description="The table of flows: its schema for Terraform, and Parquet files loaded into it.",
+        description="The table of flows: its schema and views for Terraform, made, or loaded with Parquet files.",
         allow_abbrev=False,
     )
     task = parser.add_mutually_exclusive_group(required=True)
     task.add_argument("--schema", action="store_true", help="Writes the columns as JSON to standard output.")
+    task.add_argument("--views", action="store_true", help="Writes its views as JSON to standard output.")
+    task.add_argument("--setup", action="store_true", help="Makes --table and its views, as a job would.")
     task.add_argument("--load", metavar="DIR", help="Loads the files of an output parquet:DIR into --table.")
     parser.add_argument(
         "--features",
         metavar="SET",
         action="append",
         default=[],
-        help="With --schema: a feature set that the flows have; repeatable. Default flowbeam@1.",
+        help="With --schema and --setup: a feature set that the flows have; repeatable. Default flowbeam@1.",
     )
-    parser.add_argument("--like", metavar="DIR", help="With --schema: the columns of an output parquet:DIR.")
-    parser.add_argument("--table", metavar="PROJECT.DATASET.TABLE", help="Where --load writes; made if it is missing.")
+    parser.add_argument("--like", metavar="DIR", help="The same: the columns of an output parquet:DIR.")
+    parser.add_argument(
+        "--table", metavar="PROJECT.DATASET.TABLE", help="The table of --setup and --load; made if it is missing."
+    )
     options = parser.parse_args(arguments)
     try:
         if options.load is not None:
-            _load(options.load, options.table)
+            _load(options.load, _place(options.table, "--load"))
+            return 0
+        if options.views:
+            views = {view.name: {"description": view.description, "query": view.query} for view in bigquery_views.VIEWS}
+            print(json.dumps(views, indent=2))
+            return 0
+        schema = _schema_in(options.like) if options.like else _schema_of(options.features or [sets.FLOWBEAM])
+        if options.setup:
+            made = bigquery_client.prepare(_place(options.table, "--setup"), schema)
+            print(f"made: {', '.join(made)}" if made else "all is there already")
         else:
-            schema = _schema_in(options.like) if options.like else _schema_of(options.features or [sets.FLOWBEAM])
             print(json.dumps(bigquery_schema.table_fields(schema), indent=2, ensure_ascii=False))
     except InputError as error:
         print(f"flowbeam: {error}", file=sys.stderr)
@@ -77,12 +91,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _load(folder: str, table: str | None) -> None:
+def _place(table: str | None, task: str) -> bigquery_client.Place:
+    if table is None:
+        raise InputError(f"{task}: say where to, with --table PROJECT.DATASET.TABLE")
+    return bigquery_client.place_of("--table", table)
+
+
+def _load(folder: str, place: bigquery_client.Place) -> None:
     from sinks import bigquery_load
 
-    if table is None:
-        raise InputError("--load: say where to, with --table PROJECT.DATASET.TABLE")
-    place = bigquery_client.place_of("--table", table)
     bigquery_client.prepare(place, _schema_in(folder))
     done = bigquery_load.load(place, Path(folder))
     print(f"{done.records:,} records of {done.files:,} files loaded; {done.before:,} files had been loaded before")

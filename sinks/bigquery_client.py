@@ -1,4 +1,4 @@
-"""What speaks to BigQuery: the table and its view when the pipeline is built, rows while it runs.
+"""What speaks to BigQuery: the table and its views when the pipeline is built, rows while it runs.
 
 Credentials are those that Google's tools find; BIGQUERY_EMULATOR_HOST (`http://HOST:PORT`) leads to a stand-in, which
 needs none.
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from sinks import bigquery_schema
+from sinks import bigquery_schema, bigquery_views
 from sinks.bigquery_rows import Request, requests
 from sinks.blocks import Unavailable
 from transforms.records import InputError, Reject
@@ -49,9 +49,9 @@ class Place(NamedTuple):
         return f"{self.project}.{self.dataset}.{self.table}"
 
     @property
-    def latest(self) -> str:
-        """Name of the view with the last record of each flow."""
-        return f"{self.table}_latest"
+    def views(self) -> list[str]:
+        """Names of its views."""
+        return [f"{self.table}_{view.name}" for view in bigquery_views.VIEWS]
 
 
 def place_of(named: str, path: str) -> Place:
@@ -88,7 +88,7 @@ def client_of(place: Place) -> Any:
 
 
 def prepare(place: Place, schema: pa.Schema, only_check: bool = False) -> list[str]:
-    """Makes the table and its view, or gives a table the columns that it lacks; nothing is ever taken away.
+    """Makes the table and its views, or gives a table the columns that it lacks; nothing is ever taken away.
 
     Args:
         place: The table.
@@ -101,10 +101,10 @@ def prepare(place: Place, schema: pa.Schema, only_check: bool = False) -> list[s
     Raises:
         InputError: The dataset is missing, the table does not fit, or we may not.
     """
-    from google.api_core import exceptions
+    client = client_of(place)
+    from google.api_core import exceptions  # after the client, which says so where Google's libraries are missing
 
     wanted = bigquery_schema.table_fields(schema)
-    client = client_of(place)
     makes: list[str] = []
     with one_line(place):
         for update in range(_UPDATES):
@@ -112,7 +112,7 @@ def prepare(place: Place, schema: pa.Schema, only_check: bool = False) -> list[s
                 table = client.get_table(f"{place.project}.{place.dataset}.{place.table}", timeout=CALL_S)
             except exceptions.NotFound:
                 _create(place, client, wanted, only_check)
-                makes = [f"table {place.path}", f"view {place.latest}"]
+                makes = [f"table {place.path}", *(f"view {name}" for name in place.views)]
                 if only_check:
                     return makes
                 continue
@@ -132,7 +132,7 @@ def prepare(place: Place, schema: pa.Schema, only_check: bool = False) -> list[s
                         raise
                     makes.clear()
                     continue
-            made = _set_view(place, client, renew=bool(missing), only_check=only_check)
+            made = _set_views(place, client, renew=bool(missing), only_check=only_check)
             return list(dict.fromkeys([*makes, *made]))
         raise InputError(f"{place.named}: the table comes and goes; see who else works with it")
 
@@ -162,28 +162,29 @@ def _create(place: Place, client: Any, wanted: Sequence[dict[str, Any]], only_ch
     client.create_table(table, exists_ok=True, timeout=CALL_S)
 
 
-def _set_view(place: Place, client: Any, renew: bool, only_check: bool) -> list[str]:
-    """Makes the view, if it is missing, and says so; `renew` tells BigQuery that `*` means more columns than before."""
+def _set_views(place: Place, client: Any, renew: bool, only_check: bool) -> list[str]:
+    """Makes the views that are missing, and says so; `renew` tells BigQuery that `*` means more columns than before."""
     from google.api_core import exceptions
     from google.cloud import bigquery
 
-    name = f"{place.project}.{place.dataset}.{place.latest}"
-    query = bigquery_schema.latest_query(place.path)
-    try:
-        view = client.get_table(name, timeout=CALL_S)
-    except exceptions.NotFound:
-        if not only_check:
-            view = bigquery.Table(name)
-            view.view_query = query
-            view.description = f"Of each flow of {place.table} the record with the highest number."
-            client.create_table(view, exists_ok=True, timeout=CALL_S)
-        return [f"view {place.latest}"]
-    if view.table_type != "VIEW":
-        raise InputError(f"{place.named}: {name} is a table, and no place for the view; choose another table")
-    if renew and not only_check:
-        view.view_query = query
-        client.update_table(view, ["view_query"], timeout=CALL_S)
-    return []
+    made = []
+    for name, view in zip(place.views, bigquery_views.VIEWS, strict=True):
+        path, query = f"{place.project}.{place.dataset}.{name}", view.on(place.path)
+        try:
+            there = client.get_table(path, timeout=CALL_S)
+        except exceptions.NotFound:
+            made.append(f"view {name}")
+            if not only_check:
+                wanted = bigquery.Table(path)
+                wanted.view_query, wanted.description = query, view.description
+                client.create_table(wanted, exists_ok=True, timeout=CALL_S)
+            continue
+        if there.table_type != "VIEW":
+            raise InputError(f"{place.named}: {path} is a table, and no place for the view; choose another table")
+        if (renew or there.view_query != query) and not only_check:
+            there.view_query = query
+            client.update_table(there, ["view_query"], timeout=CALL_S)
+    return made
 
 
 class RowWriter:

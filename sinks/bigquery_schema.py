@@ -31,21 +31,21 @@ PARTITIONED_BY = "flow_start"
 TIMES = {"flow_start": "flow_start_ns", "flow_end": "flow_end_ns"}
 """The columns that are added, and what they are made of."""
 
-CLASS = {
-    "name": "predicted_class",
-    "type": "STRING",
-    "mode": "NULLABLE",
-    "description": "Class that the model gives the flow; null without a model.",
-}
-"""A column of every table, so that every table is clustered by it."""
+VERDICT = tuple(
+    {"name": name, "type": kind, "mode": "NULLABLE", "description": f"{text}; null without a model."}
+    for name, kind, text in (
+        ("predicted_class", "STRING", "Class that the model gives the flow"),
+        ("score", "FLOAT64", "Probability that the flow is not benign, by the model"),
+        ("is_alert", "BOOL", "Whether the score reaches the model's threshold"),
+    )
+)
+"""Columns of every table: it is clustered by the first, and views ask for them."""
 
-CLUSTERED_BY = ("src_ip", "dst_ip", CLASS["name"])
+CLUSTERED_BY = ("src_ip", "dst_ip", "predicted_class")
 """What rows of a day are sorted by."""
 
 REQUIRED = ("flow_id", "record_number", "record_kind", "flow_start_ns", PARTITIONED_BY)
 """What no record lacks. All other columns may be null, so that a table can get more of them."""
-
-LATEST = "flows_latest"
 
 _DESCRIPTION_OCTETS = 1024
 
@@ -65,23 +65,10 @@ def table_fields(schema: pa.Schema) -> list[dict[str, Any]]:
             text = f"{_text_of(field, 'doc').rstrip('.')}; `{field.name}` rounded down to microseconds."
             fields.append(_described({"name": added, "type": "TIMESTAMP"}, text))
         fields.append(_table_field(field))
-    if CLASS["name"] not in schema.names:
-        fields.append(dict(CLASS))
+    fields += (dict(column) for column in VERDICT if column["name"] not in schema.names)
     for described in fields:
         described["mode"] = "REQUIRED" if described["name"] in REQUIRED else described.get("mode", "NULLABLE")
     return fields
-
-
-def latest_query(table: str) -> str:
-    """The query of the view `flows_latest`: of each flow the record with the highest number.
-
-    The day is part of what is partitioned by, so that a condition on `flow_start` outside reads only those days.
-    """
-    return (
-        f"SELECT * FROM `{table}`\n"
-        "WHERE TRUE\n"
-        "QUALIFY ROW_NUMBER() OVER (PARTITION BY flow_start, flow_id ORDER BY record_number DESC) = 1"
-    )
 
 
 def missing_fields(there: Iterable[dict[str, Any]], wanted: Iterable[dict[str, Any]], at: str = "") -> list[str]:

@@ -1,6 +1,7 @@
-# The table of flows and its view. The schema is written by `python -m sinks.bigquery --schema`; jobs add columns.
+# The table of flows and its views, written by `python -m sinks.bigquery --schema` and `--views`; jobs add columns.
 
 locals {
+  views      = { for name, view in jsondecode(file("${path.module}/schemas/views.json")) : name => merge(view, { query = replace(view.query, "{table}", local.flows_path) }) }
   flows_path = "${var.project_id}.${google_bigquery_dataset.flows.dataset_id}.${google_bigquery_table.flows.table_id}"
 }
 
@@ -55,12 +56,30 @@ resource "google_bigquery_table" "flows_latest" {
   project             = var.project_id
   dataset_id          = google_bigquery_dataset.flows.dataset_id
   table_id            = "flows_latest"
-  description         = "Of each flow the record with the highest number."
+  description         = local.views["latest"].description
   labels              = local.labels
   deletion_protection = false # holds nothing
 
   view {
     use_legacy_sql = false
-    query          = replace(trimspace(file("${path.module}/schemas/flows_latest.sql")), "PROJECT.DATASET.TABLE", local.flows_path)
+    query          = local.views["latest"].query
   }
+}
+
+resource "google_bigquery_table" "views" {
+  for_each = { for name, view in local.views : name => view if name != "latest" }
+
+  project             = var.project_id
+  dataset_id          = google_bigquery_dataset.flows.dataset_id
+  table_id            = "flows_${each.key}"
+  description         = each.value.description
+  labels              = local.labels
+  deletion_protection = false
+
+  view {
+    use_legacy_sql = false
+    query          = each.value.query
+  }
+
+  depends_on = [google_bigquery_table.flows_latest] # which they ask
 }

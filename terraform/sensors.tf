@@ -121,7 +121,9 @@ resource "google_compute_region_backend_service" "sensors" {
   protocol              = "TCP"
   network               = var.sensors.network
   health_checks         = [google_compute_region_health_check.sensor[0].id]
-  session_affinity      = "CLIENT_IP" # both directions of a connection reach one sensor
+  # A hash of both addresses. Nothing relies on it that the two directions of a connection reach the same sensor: a flow is
+  # made of the packets of one sensor, so there is one, unless more are asked for.
+  session_affinity = "CLIENT_IP"
 
   backend {
     group          = google_compute_region_instance_group_manager.sensors[0].instance_group

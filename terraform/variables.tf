@@ -119,11 +119,11 @@ variable "internet_access" {
 }
 
 variable "pipeline" {
-  description = "The Dataflow job; none without it. `template` is the container spec of the flex template, `options` further options of pipelines.flows."
+  description = "The Dataflow job; none without it. `template` is the container spec of the flex template, `options` further options of pipelines.flows: texts, numbers, true for a switch, lists for what may be repeated."
   type = object({
     template     = string
     image        = optional(string)
-    options      = optional(map(string), {})
+    options      = optional(any, {})
     machine_type = optional(string, "n2-standard-2")
     workers      = optional(number, 1)
     most_workers = optional(number, 4)
@@ -152,7 +152,7 @@ variable "pipeline" {
 }
 
 variable "sensors" {
-  description = "Sensors behind Packet Mirroring; none without it. `subnetworks` (self links) and `tags` say whose packets are mirrored, `network` (self link) where they are."
+  description = "Sensors behind Packet Mirroring; none without it. `subnetworks` (self links) and `tags` say whose packets are mirrored, `network` (self link) where they are. With a `number` above 1, the two directions of a connection may reach two sensors, which make a flow each."
   type = object({
     image        = string
     network      = string
@@ -161,7 +161,7 @@ variable "sensors" {
     tags         = optional(list(string), [])
     cidr_ranges  = optional(list(string), [])
     machine_type = optional(string, "n2-standard-4")
-    number       = optional(number, 2)
+    number       = optional(number, 1)
     options      = optional(list(string), [])
   })
   default = null

@@ -89,7 +89,7 @@ def rows_of_bigquery(flows: pa.RecordBatch) -> list[dict[str, Any]]:
             for name, value in row.items()
         }
         wanted |= {"flow_start": row["flow_start_ns"] // 1000, "flow_end": row["flow_end_ns"] // 1000}
-        rows.append({"predicted_class": None} | wanted)
+        rows.append({"predicted_class": None, "score": None, "is_alert": None} | wanted)
     return rows
 
 

@@ -96,6 +96,11 @@ run "base" {
   }
 
   assert {
+    condition     = toset([for view in google_bigquery_table.views : view.table_id]) == toset(["flows_alerts", "flows_talkers", "flows_conversations"]) && alltrue([for view in google_bigquery_table.views : strcontains(one(view.view).query, "FROM `test-project.flowbeam.flows_latest`") && !strcontains(one(view.view).query, "{") && !one(view.view).use_legacy_sql])
+    error_message = "the other views read that view: each flow counts once"
+  }
+
+  assert {
     condition     = google_bigquery_dataset.flows.location == "europe-west1"
     error_message = "flows stay in the region"
   }

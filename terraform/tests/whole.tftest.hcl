@@ -26,7 +26,7 @@ variables {
 
   pipeline = {
     template = "gs://test-project-flowbeam-templates/flows.json"
-    options  = { features = "cic@1" }
+    options  = { features = ["cic@1", "flowbeam@1"], merge_sensors = true, sensors = ["north"] }
   }
 
   notification_channels = ["projects/test-project/notificationChannels/1"]
@@ -76,15 +76,18 @@ run "whole" {
   }
 
   assert {
-    condition = one(google_dataflow_flex_template_job.flows).parameters == tomap({
-      features      = "cic@1"
+    condition = one(google_dataflow_flex_template_job.flows).parameters == tomap({ settings = jsonencode({
+      features      = ["cic@1", "flowbeam@1"]
+      merge_sensors = true
+      sensors       = ["north"]
       input         = "pubsub://test-project/flowbeam-packets"
       output        = "bigquery:test-project.flowbeam.flows"
       rejects       = "gs://test-project-flowbeam-aside/rejects"
       sensor_events = "gs://test-project-flowbeam-aside/sensors"
       drift         = "gs://test-project-flowbeam-aside/drift"
-    })
-    error_message = "the job reads the queue, writes the table, and puts aside what is no flow"
+      secret        = ["FLOWBEAM_ELASTICSEARCH_API_KEY=projects/test-project/secrets/flowbeam-elasticsearch-api-key/versions/latest"]
+    }) })
+    error_message = "the job reads the queue, writes the table, puts aside what is no flow, and knows where the key is, not what it is"
   }
 
   assert {
@@ -114,7 +117,7 @@ run "whole" {
 
   assert {
     condition     = one(google_compute_region_backend_service.sensors).session_affinity == "CLIENT_IP"
-    error_message = "one sensor sees both directions of a connection"
+    error_message = "packets between two addresses reach one sensor, as far as Google promises it"
   }
 
   assert {

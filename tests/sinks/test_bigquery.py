@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import sys
 import threading
 
 import pyarrow as pa
@@ -142,7 +143,8 @@ def test_a_table_gets_what_it_lacks_and_keeps_what_it_has(gate):
 
 def test_a_check_makes_nothing(gate):
     """It says what a run would make."""
-    assert sink(only_check=True).makes == (f"table {TABLE}", "view flows_latest")
+    names = ("latest", "alerts", "talkers", "conversations")
+    assert sink(only_check=True).makes == (f"table {TABLE}", *(f"view flows_{name}" for name in names))
     assert gate.tables == {}
     sink()
     assert sink(only_check=True).makes == ()
@@ -202,6 +204,13 @@ def test_without_credentials_is_one_line(monkeypatch, tmp_path):
     with pytest.raises(InputError, match="no Google credentials: run `gcloud auth application-default login`") as error:
         sink()
     assert "\n" not in str(error.value)
+
+
+def test_without_the_library_is_one_line(monkeypatch):
+    for name in ("google.api_core", "google.api_core.client_options", "google.cloud.bigquery"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(InputError, match=r"needs google-cloud-bigquery, .*: pip install 'flowbeam\[bigquery\]'"):
+        sink()
 
 
 def test_refused_rows_are_rejects_with_the_reason(gate):

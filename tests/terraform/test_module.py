@@ -2,13 +2,14 @@
 
 import json
 import re
+import runpy
 import shlex
 from pathlib import Path
 
 import pytest
 
 from pipelines import capture_options, flows
-from sinks import bigquery, bigquery_schema, rejects, sensors
+from sinks import bigquery, rejects, sensors
 from sinks.hourly import HourlyCount
 from transforms.drift import compare_inputs, judge_answers
 from transforms.records import Reject, SensorEvent
@@ -35,11 +36,10 @@ def test_the_examples_are_valid(terraform, example):
 
 
 def test_the_table_is_that_of_the_code(capsys):
-    """After a change of the fields: `python -m sinks.bigquery --schema > terraform/schemas/flows.json`."""
-    assert bigquery.main(["--schema"]) == 0
-    assert (MODULE / "schemas" / "flows.json").read_text(encoding="utf-8") == capsys.readouterr().out
-    view = (MODULE / "schemas" / "flows_latest.sql").read_text(encoding="utf-8")
-    assert view == bigquery_schema.latest_query("PROJECT.DATASET.TABLE") + "\n"
+    """After a change: `python -m sinks.bigquery --schema > terraform/schemas/flows.json`, `--views > …/views.json`."""
+    for task, name in (("--schema", "flows"), ("--views", "views")):
+        assert bigquery.main([task]) == 0
+        assert (MODULE / "schemas" / f"{name}.json").read_text(encoding="utf-8") == capsys.readouterr().out
 
 
 def test_readme_names_every_file():
@@ -66,14 +66,29 @@ def test_what_machines_are_told_are_options_of_the_sensor():
     assert (options.kind, options.names, options.filter) == ("interface", ["eth0"], "tcp port 443")
 
 
-def test_what_the_job_is_told_are_options_of_the_main_job():
+def test_what_the_job_is_told_are_options_of_the_main_job(tmp_path):
+    """As the launcher hands them over: in one parameter, with lists and switches."""
     text = (MODULE / "dataflow.tf").read_text(encoding="utf-8")
-    block = text.partition("merge({")[2].partition("}, var.pipeline.options)")[0]
+    block = text.partition("merge({")[2].partition("}, try(var.pipeline.options")[0]
     values = dict(re.findall(r'^ *(\w+) += "(.*)"$', block, re.MULTILINE))
     assert values.keys() == {"input", "output", "rejects", "sensor_events", "drift"}
-    options = flows.parse_options([f"--{name}={value}" for name, value in values.items()]).get_all_options()
+    assert "pipeline_parameters = { settings = jsonencode(local.pipeline_options) }" in text
+    secret = "FLOWBEAM_ELASTICSEARCH_API_KEY=projects/p/secrets/s/versions/latest"
+    asked = {
+        "merge_sensors": True,
+        "sensors": ["north"],
+        "shards": 16,
+        "secret": [secret],
+        "output": ["terminal:", "csv:-"],
+    }
+    settings = json.dumps({**values, **asked}, separators=(",", ":"))
+    launcher = runpy.run_path(str(MODULE.parent / "deploy" / "images" / "main.py"), run_name="launcher")
+    words = launcher["words"](["--runner=DataflowRunner", f"--settings={settings}"], tmp_path)
+    options = flows.parse_options(list(words)).get_all_options()
     assert options["input"] == [values["input"]]
     assert (options["rejects"], options["drift"]) == (values["rejects"], values["drift"])
+    assert (options["output"], options["secret"], options["runner"]) == (asked["output"], [secret], "DataflowRunner")
+    assert (options["merge_sensors"], options["sensors"], options["shards"]) == (True, ["north"], 16)
 
 
 def told_by_the_code(caplog, monkeypatch) -> dict[str, list[str]]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import duckdb
 
+from sinks import bigquery_views
 from transforms import fields, score
 
 TOP = Path(__file__).parents[2]
@@ -60,13 +61,14 @@ def test_its_commands_name_files_names_and_patterns_that_are_there():
 
 
 def test_its_question_is_about_columns_that_scored_flows_have():
-    """Asked of a table with the columns that the main job writes with a model."""
+    """Asked of the view, on the columns that the main job writes with a model."""
     (question,) = blocks("sql")
     columns = re.search(r"SELECT (.*)\n", question)[1].split(", ")
     names = {field.name for field in (*fields.COMMON, *score.SCORE)} | {"flow_start"}
-    assert {*columns, "is_alert"} <= names
+    (view,) = (view.on("flowbeam.flows") for view in bigquery_views.VIEWS if view.name == "alerts")
     with duckdb.connect() as database:
         database.sql("CREATE SCHEMA flowbeam")
-        given = ", ".join(f'"{name}" BOOLEAN' for name in sorted(names))
+        given = ", ".join(f'"{name}" INTEGER' for name in sorted(names))
         database.sql(f"CREATE TABLE flowbeam.flows_latest ({given})")
+        database.sql(f"CREATE VIEW flowbeam.flows_alerts AS {view.replace('`', '')}")
         assert database.sql(question).columns == columns

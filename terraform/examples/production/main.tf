@@ -70,13 +70,12 @@ module "flowbeam" {
     network     = var.network
     subnetwork  = var.sensor_subnetwork
     subnetworks = var.mirrored_subnetworks
-    number      = 3
   }
 
   pipeline = {
     template     = var.template
     most_workers = 16
-    options      = { features = "cic@1" }
+    options      = { features = ["flowbeam@1", "cic@1"] }
   }
 
   budget = {
