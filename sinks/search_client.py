@@ -1,5 +1,6 @@
 """Talking to Elasticsearch and OpenSearch: addresses, credentials, requests, and what their answers mean."""
 
+import base64
 import json
 import logging
 import os
@@ -167,7 +168,12 @@ def credentials(address: Address) -> dict[str, Any]:
     )
     if key:
         return {"api_key": key}
-    return {"basic_auth": (user, password or "")} if user else {}
+    return {"basic_auth": _basic(user, password or "")} if user else {}
+
+
+def _basic(user: str, password: str) -> str:
+    """User and password in UTF-8, as the servers read them: their clients take letters of ASCII or Latin-1 alone."""
+    return base64.b64encode(f"{user}:{password}".encode()).decode()
 
 
 class _Elasticsearch:
@@ -211,9 +217,10 @@ class _OpenSearch:
 
         logging.getLogger("opensearch").setLevel(logging.CRITICAL)
         given = credentials(address)
-        settings: dict[str, Any] = {"http_auth": given["basic_auth"]} if "basic_auth" in given else {}
-        if "api_key" in given:
-            settings["headers"] = {"authorization": f"ApiKey {given['api_key']}"}
+        settings: dict[str, Any] = {}
+        for name, scheme in (("api_key", "ApiKey"), ("basic_auth", "Basic")):
+            if name in given:
+                settings["headers"] = {"authorization": f"{scheme} {given[name]}"}
         if address.ca:
             settings["ca_certs"] = address.ca
         self._client = OpenSearch(list(address.hosts), timeout=REQUEST_S, max_retries=0, **settings)
