@@ -14,7 +14,7 @@ from training.thresholds import alert_threshold
 from training.trees import TreeSettings, probabilities
 from transforms.model.forest import decide
 
-_MOST_ROWS = 50_000
+_MOST_ROWS = 30_000
 """Training rows that the threshold is found by."""
 
 

@@ -1,5 +1,6 @@
 """Gradient-boosted trees by YDF: how they are grown, and what they answer."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -44,7 +45,8 @@ def fit_trees(table: Table, settings: TreeSettings, seed: int, weights: np.ndarr
     """Grows trees on all rows of a table; every one of its classes must have some.
 
     All rows are learned from (YDF would hold a tenth back to stop early, which costs rare classes more than it saves),
-    and splits are chosen by gradient and Hessian, as XGBoost and LightGBM do.
+    and splits are chosen by gradient and Hessian, as XGBoost and LightGBM do. At least two threads grow them: YDF draws
+    the columns of a split differently in a single one, and the same rows shall give the same trees on any machine.
     """
     ydf = ydf_library()
     learner = ydf.GradientBoostedTreesLearner(
@@ -61,6 +63,7 @@ def fit_trees(table: Table, settings: TreeSettings, seed: int, weights: np.ndarr
         discretize_numerical_columns=len(table) > MOST_EXACT_ROWS,
         validation_ratio=0.0,
         random_seed=seed,
+        num_threads=max(2, os.cpu_count() or 2),
     )
     rows = {**table.columns, _LABEL: np.array(table.classes, dtype=object)[table.labels]}
     if weights is not None:

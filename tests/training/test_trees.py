@@ -31,3 +31,15 @@ def test_many_rows_are_split_by_quantiles(monkeypatch, tmp_path, rows, kind):
     assert (stated.argmax(1) == judged.labels).mean() > 0.97
     grown.save(str(tmp_path / "forest"))
     assert np.array_equal(probabilities(load_trees(tmp_path / "forest"), judged.columns), stated)
+
+
+def test_the_same_rows_give_the_same_trees_however_many_cores_there_are(monkeypatch):
+    random = np.random.default_rng(1)
+    labels = random.integers(0, 2, 400)
+    table = rows_of(labels, **{f"c{i}": random.normal(size=400) + labels * i / 20 for i in range(20)})
+    stated = []
+    for cores in (1, 2, 4):
+        monkeypatch.setattr(trees.os, "cpu_count", lambda cores=cores: cores)
+        stated.append(probabilities(fit_trees(table, SETTINGS, 1), table.columns))
+    assert np.array_equal(stated[0], stated[1])
+    assert np.array_equal(stated[0], stated[2])
