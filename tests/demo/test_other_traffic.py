@@ -8,20 +8,21 @@ from sources.generate.sessions import NAMES
 
 pytestmark = pytest.mark.slow
 
-PACKETS = 120_000
+SCORED = 120_000
+"""Packets; as many of a campus have 1,400 benign flows to learn from, too few to find a threshold for one in 1,000."""
+
 ATTACKS = {name.name for name in NAMES if name.label != "benign"}
 
 
-@pytest.mark.xfail(reason="thresholds of one profile are too high: exfiltration 0.90 and 0.94, brute force 0.93")
-@pytest.mark.parametrize(("known", "other"), [("office", "campus"), ("campus", "office")])
-def test_attacks_are_found_in_traffic_of_another_profile(known, other, prism, tmp_path):
+@pytest.mark.parametrize(("known", "packets", "other"), [("office", 240_000, "campus"), ("campus", 360_000, "office")])
+def test_attacks_are_found_in_traffic_of_another_profile(known, packets, other, prism, tmp_path):
     """By the commands, with their defaults: recall of each attack 0.95 or more, at most one false alarm in 1,000."""
-    traffic, truth = generated(tmp_path, known, 21, PACKETS)
+    traffic, truth = generated(tmp_path, known, 21, packets)
     made, labelled, model = (str(tmp_path / name) for name in ("made", "labelled", "model"))
     assert flows.main(["--runner=DirectRunner", "--input", str(traffic), "--output", f"parquet:{made}", "--quiet"]) == 0
     assert label.main(["--flows", made, "--attacks", str(truth), "--output", labelled, "--quiet"]) == 0
     assert train.main(["--flows", labelled, "--max_fpr", "0.001", "--brief", "--output", model, "--quiet"]) == 0
-    traffic, truth = generated(tmp_path, other, 22, PACKETS)
+    traffic, truth = generated(tmp_path, other, 22, SCORED)
     found = alerted(streamed(tmp_path, prism, traffic, tmp_path / "model"), truth)
     assert found.keys() == ATTACKS | {"benign"}
     assert not misjudged(found), found
