@@ -218,7 +218,7 @@ def test_variables_that_are_written_about_are_known():
     pages = [*TOP.glob("*.md"), *TOP.glob("docs/*.md"), *TOP.glob("[pqst]*/**/*.py"), *TOP.glob("deploy/**/*.y*ml")]
     text = "\n".join(page.read_text(encoding="utf-8") for page in pages if "tests" not in page.parts)
     named = {name.lower() for name in re.findall(r"FLOWBEAM_([A-Z_]*[A-Z])\b", text)} - {"name"}
-    assert {"kafka_sasl_password", "webhook_secret_file", "cassandra_username", "opensearch_api_key"} <= named
+    assert {"kafka_sasl_password", "webhook_secret", "cassandra_username", "opensearch_api_key"} <= named
     assert {name for name in named if name not in NO_OPTIONS and not name.startswith("kafka_")} == set()
 
 

@@ -9,6 +9,7 @@ from unittest import mock
 
 import pytest
 from apache_beam.options.pipeline_options import (
+    DebugOptions,
     FlinkRunnerOptions,
     PipelineOptions,
     PortableOptions,
@@ -142,6 +143,7 @@ def test_a_prism_on_this_machine_is_used(tmp_path: Path, monkeypatch: pytest.Mon
     options = PipelineOptions(["--runner=PrismRunner"])
     assert isinstance(prepare(options, endless=True), PrismRunner)
     assert options.view_as(PrismRunnerOptions).prism_location == str(program)
+    assert options.view_as(DebugOptions).lookup_experiment("prism_disable_sdf_split")  # else it loses state
     assert options.view_as(StandardOptions).streaming
 
 

@@ -218,7 +218,7 @@ def test_places_and_files_are_checked_at_start(tmp_path):
 def test_a_streaming_runner_keeps_it_too(tmp_path, prism):
     """State goes from bundle to bundle."""
     batches = [attack(f"198.51.100.{number}", "198.51.100.1", at=number) for number in range(1, 6)]
-    pipeline = beam.Pipeline(options=PipelineOptions(prism))
+    pipeline = beam.Pipeline(options=PipelineOptions([*prism, "--experiments=prism_disable_sdf_split"]))
     sink = opened(f"blocklist:{tmp_path}/bad?min_flows=2", batches[0])
     _ = pipeline | "Flows" >> beam.Create(batches) | "Keep" >> sink
     pipeline.run().wait_until_finish()

@@ -42,7 +42,7 @@ def test_a_url_is_taken_apart(text, url):
         ("../etc:flows", "unknown scheme '../etc'"),
         ("parquet:", "names no place"),
         ("csv:x?features", "cannot read 'features'"),
-        ("parquet:x?level=3", "parquet:x: unknown parameter 'level'; it has none"),
+        ("parquet:x?level=3", "parquet:x: unknown parameter 'level'; known: compression"),
         ("csv:x?sets=cic@1", "unknown parameter 'sets'; known: features"),
         ("csv:x?features=nfstream@1", "nfstream@1 is not among the chosen feature sets, cic@1"),
         ("csv:x?features=cic@9", "unknown feature set 'cic@9'"),
