@@ -1,6 +1,9 @@
-"""What images are made of: names that stay, files that are there, packages by hash, no root."""
+"""What images are made of: names that stay, files that are there, packages by hash, no root; and that it works."""
 
+import os
 import re
+import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +20,7 @@ else:
 TOP = Path(__file__).parents[2]
 IMAGES = TOP / "deploy" / "images"
 FILES = sorted(IMAGES.glob("*.Containerfile"))
+CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 PROJECT = tomllib.loads((TOP / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 EXTRAS = {
     "sensor.lock": ("kafka", "pubsub", "sensor"),
@@ -71,3 +75,113 @@ def test_a_lock_has_every_package_by_hash(name):
     for text in (*PROJECT["dependencies"], *(one for extra in EXTRAS[name] for one in extras[extra])):
         needed = Requirement(text)
         assert needed.specifier.contains(locked.get(canonicalize_name(needed.name), "0")), text
+
+
+def run(*command, **details):
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=1800, **details)
+    assert done.returncode == 0, f"{command}: {done.stdout[-2000:]} {done.stderr[-2000:]}"
+    return done.stdout + done.stderr
+
+
+def layered(origin, place):
+    """A copy as images keep it: whole seconds."""
+    place.mkdir(parents=True, exist_ok=True)
+    with subprocess.Popen(
+        ["tar", "--create", "--format=gnu", "--directory", str(origin), "."], stdout=subprocess.PIPE
+    ) as packing:
+        run("tar", "--extract", "--directory", str(place), stdin=packing.stdout)
+    assert packing.returncode == 0
+
+
+@pytest.fixture(scope="session")
+def debian(tmp_path_factory):
+    """A small Debian with its Python where Python's own images have theirs."""
+    if shutil.which("debootstrap") is None or os.geteuid():
+        pytest.skip("needs debootstrap, and root")
+    root = tmp_path_factory.mktemp("debian")
+    packages = "--include=ca-certificates,python3,python3-venv"
+    run("debootstrap", "--variant=minbase", packages, "bookworm", str(root))
+    root.chmod(0o755)  # all may enter
+    shutil.copy(root / "usr/bin/python3.11", root / "usr/local/bin/python3.11")
+    for name in ("python", "python3"):
+        (root / "usr/local/bin" / name).symlink_to("python3.11")
+    for known in (CERTIFICATES, Path("/etc/resolv.conf"), Path("/etc/hosts")):
+        shutil.copy(known, root / known.relative_to("/"))
+    return root
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory):
+    """What `make wheel` makes."""
+    folder = tmp_path_factory.mktemp("dist")
+    run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(TOP))
+    (made,) = folder.glob("*.whl")
+    return made
+
+
+class Stage:
+    """One that is being built: a folder as root, and what ENV and USER said."""
+
+    def __init__(self, root):
+        self.root, self.user = root, "0"
+        self.environment = {"PATH": "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", "PIP_CERT": str(CERTIFICATES)}
+
+    def run(self, *command, user=None, **details):
+        """Runs a command within, as the user."""
+        within = ("chroot", f"--userspec={user or self.user}", str(self.root))
+        return run(*within, "env", "-i", *(f"{name}={value}" for name, value in self.environment.items()), *command)
+
+    def copy(self, words, stages, wheel):
+        """COPY, from the checkout or from another stage."""
+        flags = dict(word[2:].split("=") for word in words if word.startswith("--"))
+        *names, target = (word for word in words if not word.startswith("--"))
+        place = self.root / target.lstrip("/")
+        if "from" in flags:
+            (origin,) = names
+            layered(stages[flags["from"]].root / origin.lstrip("/"), place)
+        else:
+            (place if target.endswith("/") else place.parent).mkdir(parents=True, exist_ok=True)
+            for name in names:
+                shutil.copy(wheel if name == "dist/*.whl" else TOP / name, place)
+        if "chown" in flags:
+            self.run("chown", "--recursive", flags["chown"], target)
+
+
+def built(path, debian, wheel, folder):
+    """The last stage of a Containerfile; images of others are folders with what is copied from them."""
+    stages, stage = {}, None
+    for word, rest in instructions(path):
+        if word == "FROM":
+            base, _, name = rest.partition(" AS ")
+            stage = stages[name] = Stage(folder / (name or "last"))
+            if base.startswith("python:"):
+                layered(debian, stage.root)
+            else:
+                for bought in ("opt/apache/beam", "opt/google/dataflow/python_template_launcher"):
+                    (stage.root / bought).mkdir(parents=True)
+        elif word == "RUN":
+            stage.run("sh", "-c", rest)
+        elif word == "ENV":
+            for name, value in (one.split("=", 1) for one in rest.split()):
+                stage.environment[name] = value.replace("$PATH", stage.environment["PATH"])
+        elif word == "COPY":
+            stage.copy(rest.split(), stages, wheel)
+        elif word == "USER":
+            stage.user = rest
+    return stage
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("images")
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_an_image_works_as_its_user_and_compiles_nothing(path, debian, wheel, tmp_path):
+    """Built step by step in a Debian that holds nothing of this machine: the main job, with kernels of the image."""
+    image = built(path, debian, wheel, tmp_path)
+    assert image.run("id", "-u").strip() == "1000"
+    said = image.run("sh", "-c", "cd /var/lib/flowbeam && python -m pipelines.flows --runner=DirectRunner")
+    assert "compiling" not in said
+    assert "rejects  0\n" in said
+    assert image.run("sh", "-c", "cd / && python -c 'import pipelines; print(pipelines.__file__)'").startswith("/opt/")
+    if path.stem == "sensor":  # may open packet sockets
+        assert os.getxattr(image.root / "usr/local/bin/python3.11", "security.capability")
+    shutil.rmtree(tmp_path)
