@@ -12,6 +12,7 @@ NFStream 6.6.0 is installed from PyPI into an environment of its own in the fold
 
 import argparse
 import json
+import multiprocessing
 import os
 import platform
 import shutil
@@ -21,6 +22,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -195,7 +197,9 @@ def main() -> None:
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
     tools, all_figures = commands(folder), {}
     if arguments.verdicts:
-        tools["with verdicts"] = [*tools["flowbeam"], *verdicts(folder)]
+        # A process of its own: what is started here begins with the memory of this one as its most.
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as alone:
+            tools["with verdicts"] = [*tools["flowbeam"], *alone.submit(verdicts, folder).result()]
     for name in arguments.only:
         figures = all_figures[name] = measure(tools, capture(name, folder), arguments.runs, folder)
         show(name, figures)
