@@ -72,8 +72,15 @@ def place_of(kind: Literal["topic", "subscription"], rest: str, allowed: tuple[s
     """
     where, _, query = rest.partition("?")
     project, _, name = where.removeprefix("//").partition("/")
-    if not where.startswith("//") or not _PROJECT.fullmatch(project) or not _NAME.fullmatch(name):
+    if not where.startswith("//") or not project or not name:
         raise InputError(f"pubsub:{where}: names no {kind}; write pubsub://PROJECT/{kind.upper()}")
+    if not _PROJECT.fullmatch(project):
+        rule = "6 to 30 small letters, digits and hyphens, a letter first"
+        raise InputError(f"pubsub:{where}: {project} is no id of a project ({rule}); see `gcloud projects list`")
+    if not _NAME.fullmatch(name):
+        rule = "3 to 255 letters, digits and any of - . _ ~ + %, a letter first"
+        listed = f"gcloud pubsub {kind}s list --project={project}"
+        raise InputError(f"pubsub:{where}: {name} is no name of a {kind} ({rule}); see `{listed}`")
     settings = dict(parse_qsl(query, keep_blank_values=True))
     for setting in settings:
         if setting not in (*allowed, "endpoint"):

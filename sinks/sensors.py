@@ -83,7 +83,9 @@ class SensorFiles(RowFiles):
     """Events of sensors as rows."""
 
     counter = "events_written"
-    schema = pa.schema([pa.field(name, kind, metadata={"doc": doc}) for name, kind, doc in _COLUMNS])
+    schema = pa.schema(
+        [pa.field(name, kind, metadata={"doc": doc}) for name, kind, doc in _COLUMNS], {"record": "SensorEvent"}
+    )
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         super().__init__(NAME, folder)

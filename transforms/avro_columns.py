@@ -41,12 +41,15 @@ class Rows(NamedTuple):
     bounds: np.ndarray
 
 
-def schema_of(columns: pa.Schema, name: str = "Flow") -> dict[str, Any]:
+def schema_of(columns: pa.Schema) -> dict[str, Any]:
     """The Avro schema of records with these columns; unit and definition are in it.
+
+    The record is named as the metadata `record` of the columns says, or `Flow`.
 
     Raises:
         ValueError: A column has no Avro name, or a type that Avro has not.
     """
+    name = (columns.metadata or {}).get(b"record", b"Flow").decode()
     return {
         "type": "record",
         "name": name,

@@ -198,7 +198,10 @@ def test_long_names_fit(writer_on):
 @pytest.mark.parametrize(
     ("url", "complaint"),
     [("pubsub:blocks", "names no topic; write pubsub://PROJECT/TOPIC"), ("pubsub://p", "names no topic"),
-     ("pubsub://a-project/x", "names no topic"), ("pubsub://a-project/a/b", "names no topic"),
+     ("pubsub:///blocks", "names no topic; write pubsub://PROJECT/TOPIC"),
+     ("pubsub://p/blocks", r"p is no id of a project \(6 to 30 small letters, .*\); see `gcloud projects list`"),
+     ("pubsub://a-project/x", r"x is no name of a topic \(3 to 255 .*; see `gcloud pubsub topics list --project=a-p"),
+     ("pubsub://a-project/a/b", "a/b is no name of a topic"),
      ("pubsub://a-project/blocks?colour=red", "unknown setting colour; there are partitions, endpoint"),
      ("pubsub://a-project/blocks?partitions=0", "partitions 0 is not a number from 1 to 1,000"),
      ("pubsub://a-project/blocks?password=x", "unknown setting password")],

@@ -143,6 +143,7 @@ def test_events_have_topics_of_their_own(kafka, form, tmp_path):
             assert json.loads(value) == row
         else:
             parsed = fastavro.parse_schema(json.loads((tmp_path / f"flow.avsc.{dataset}").read_text("utf-8")))
+            assert parsed["name"] == f"flowbeam.{'SensorEvent' if dataset == sensors.NAME else 'DriftEvent'}"
             read_row = fastavro.schemaless_reader(io.BytesIO(value[10:]), parsed, None)
             assert {name: one for name, one in read_row.items() if name in row} == row
         without = url._replace(parameters={"format": form})

@@ -49,7 +49,7 @@ FIELDS = (
 )
 """The columns, in order."""
 
-SCHEMA = fields.arrow_schema(FIELDS)
+SCHEMA = fields.arrow_schema(FIELDS).with_metadata({"record": "DriftEvent"})
 
 
 def batch(rows: Iterable[dict[str, Any]]) -> pa.RecordBatch:
