@@ -1,5 +1,6 @@
 """Which runner a job gets, with what each needs to run it rightly."""
 
+import importlib.util
 import json
 import os
 import shutil
@@ -55,6 +56,8 @@ def prepare(options: PipelineOptions, endless: bool) -> PipelineRunner:
     standard = options.view_as(StandardOptions)
     name = standard.runner or ""
     kind = name.rpartition(".")[2].lower().removesuffix("runner")
+    if importlib.util.find_spec("pip") is None:  # uv's environments have none; Beam asks it what to tell workers
+        options.view_as(DebugOptions).add_experiment("disable_logging_submission_environment")
     if endless:
         if kind in _IN_PROCESS:
             raise InputError(

@@ -1,5 +1,6 @@
 """What each runner is given, and which settings are refused before anything runs."""
 
+import importlib.util
 import json
 import logging
 import socket
@@ -77,6 +78,14 @@ def test_what_the_user_says_stays(endpoint):
     assert settings.object_reuse is True
     assert settings.externalized_checkpoints_enabled is False
     assert options.view_as(FlinkRunnerOptions).parallelism == 3
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_pip_is_asked_nothing_where_there_is_none(endpoint, installed, monkeypatch):
+    """Beam would say that there is no such module, and a worker could not be told of packages that differ."""
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object() if installed else None)
+    asked = flink(endpoint).view_as(DebugOptions).lookup_experiment("disable_logging_submission_environment")
+    assert bool(asked) is not installed
 
 
 def test_bounded_input_on_flink_is_left_as_it_is(endpoint):
