@@ -99,7 +99,8 @@ def _columns(count: np.ndarray, total: np.ndarray, lengths: np.ndarray) -> tuple
     """`COLUMNS` of `count` lengths that sum up to `total`; sample variance, 0 for fewer than two.
 
     Squares are first taken about the whole number nearest to the mean. That is exact modulo 2⁶⁴, so it matters neither
-    that a sum of squares overflowed nor that large squares cancel; the little that is left is a float's work.
+    that a sum of squares overflowed nor that large squares cancel; the little that is left is a float's work. Where
+    that sum itself may be 2⁶³ or more, as between stated lengths of nothing and of gigabytes, there is no variance.
     """
     n = np.maximum(count, 1).astype(np.float64)
     mean = total / n
@@ -107,4 +108,8 @@ def _columns(count: np.ndarray, total: np.ndarray, lengths: np.ndarray) -> tuple
     rest = total - near * count
     about_near = lengths["squares"] - near * (total + rest)
     variance = (about_near - rest * (rest / n)) / np.maximum(n - 1, 1)
+    span = lengths["max"].astype(np.float64) - lengths["min"]
+    unknown = n * (span * span) >= 2.0**65  # squares about the mean sum up to a quarter of this at most
+    if unknown.any():
+        variance = np.ma.MaskedArray(np.where(unknown, 0, variance), unknown)
     return lengths["min"], lengths["max"], mean, np.sqrt(variance), variance

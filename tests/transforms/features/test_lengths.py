@@ -63,6 +63,17 @@ def test_variance_survives_sums_of_squares_beyond_64_bits(sizes, expected):
     assert fold_family(lengths, flow)["fwd_frame_octets_variance"] == expected
 
 
+def test_variance_beyond_64_bits_is_null():
+    """Wire lengths that lie about gigabytes: no wrong number, no NaN, no notice; flows beside it keep theirs."""
+    lies = packets(range(6), frame_octets=[0, 2**32 - 1] * 3)
+    honest = packets(range(6), frame_octets=[60, 70] * 3)
+    found = fold_flows(lengths, [lies, honest])
+    for side in ("fwd", "flow"):
+        assert [one[f"{side}_frame_octets_variance"] for one in found] == [None, 30]
+        assert [one[f"{side}_frame_octets_std"] for one in found] == [None, pytest.approx(30**0.5)]
+    assert (found[0]["fwd_frame_octets_max"], found[0]["fwd_frame_octets_mean"]) == (2**32 - 1, (2**32 - 1) / 2)
+
+
 def test_variance_does_not_cancel():
     """One octet among many equal lengths is seen to the last digit."""
     sizes = [65_000] * 999 + [65_001]
