@@ -148,10 +148,12 @@ class BlockSender:
             self._health.probe_at = time.monotonic() + PROBE_S
             patience_s = 0.0
         spread = tenacity.wait_random_exponential(multiplier=_WAITS_S[0], max=_WAITS_S[1])
+        # a connection that died in silence takes a call's whole time: the next one may find the server there
+        is_enough = tenacity.stop_after_delay(patience_s) & tenacity.stop_after_attempt(2 if patience_s else 1)
         trying = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(Unavailable),
             wait=lambda state: max(spread(state), _asked_for(state)),
-            stop=tenacity.stop_after_delay(patience_s) | tenacity.stop_when_event_set(self._stopped),
+            stop=is_enough | tenacity.stop_when_event_set(self._stopped),
             sleep=tenacity.sleep_using_event(self._stopped),
             before_sleep=self._tell,
             reraise=True,

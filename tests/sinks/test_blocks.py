@@ -76,6 +76,13 @@ def test_a_server_that_stays_away_fails_the_bundle_in_one_line(store, tmp_path):
     assert store.calls > 1
 
 
+def test_one_call_that_takes_all_the_time_is_not_the_last(store, tmp_path):
+    """As on a connection that died in silence: the server is there, and the next call finds it."""
+    store.down, store.delay_s = 1, 0.2
+    assert write_to(str(tmp_path), context(retry_s=0.1)).sender().send(flows([1])).tries == 2
+    assert store.records == {flow_id(1): 0}
+
+
 def test_what_will_never_be_accepted_is_not_tried_again(tmp_path):
     calls = []
 
