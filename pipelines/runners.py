@@ -1,10 +1,10 @@
 """Which runner a job gets, with what each needs to run it rightly."""
 
-import importlib.util
 import json
 import os
 import shutil
 import socket
+from importlib.machinery import PathFinder
 from pathlib import Path
 
 import apache_beam as beam
@@ -56,7 +56,7 @@ def prepare(options: PipelineOptions, endless: bool) -> PipelineRunner:
     standard = options.view_as(StandardOptions)
     name = standard.runner or ""
     kind = name.rpartition(".")[2].lower().removesuffix("runner")
-    if importlib.util.find_spec("pip") is None:  # uv's environments have none; Beam asks it what to tell workers
+    if PathFinder.find_spec("pip") is None:  # uv's environments have none; Beam asks it what to tell workers
         options.view_as(DebugOptions).add_experiment("disable_logging_submission_environment")
     if endless:
         if kind in _IN_PROCESS:

@@ -1,9 +1,9 @@
 """What each runner is given, and which settings are refused before anything runs."""
 
-import importlib.util
 import json
 import logging
 import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from unittest import mock
@@ -81,9 +81,11 @@ def test_what_the_user_says_stays(endpoint):
 
 
 @pytest.mark.parametrize("installed", [True, False])
-def test_pip_is_asked_nothing_where_there_is_none(endpoint, installed, monkeypatch):
-    """Beam would say that there is no such module, and a worker could not be told of packages that differ."""
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object() if installed else None)
+def test_pip_is_asked_nothing_where_there_is_none(endpoint, installed, tmp_path, monkeypatch):
+    """Beam would say that there is no such module; setuptools, asked where pip is, would exchange distutils."""
+    (tmp_path / "pip").mkdir()
+    (tmp_path / "pip" / "__init__.py").touch()
+    monkeypatch.setattr(sys, "path", [str(tmp_path)] * installed)
     asked = flink(endpoint).view_as(DebugOptions).lookup_experiment("disable_logging_submission_environment")
     assert bool(asked) is not installed
 
