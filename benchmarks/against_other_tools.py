@@ -4,10 +4,10 @@
 
 Captures are made with `pipelines.generate` and kept in the folder. Each command runs once to warm the caches, then
 `--runs` times, the tools in turn; the figures are medians of wall time and the peak memory of the largest process.
-NFStream 6.6.0 is installed from PyPI into an environment of its own in the folder; softflowd and capinfos are Debian's
-(`apt-get install softflowd tshark`) and are left out, with a line that says so, where they are missing. With
-`--verdicts`, flowbeam runs a second time on each capture: with a City and an ASN database, 1,000 zones and a model of
-100 trees, which is trained on generated traffic.
+flowbeam and NFStream 6.6.0 each run in an environment of their own in the folder, with what they depend on and nothing
+else, as `pip install` makes it; softflowd and capinfos are Debian's (`apt-get install softflowd tshark`) and are left
+out, with a line that says so, where they are missing. With `--verdicts`, flowbeam runs a second time on each capture:
+with a City and an ASN database, 1,000 zones and a model of 100 trees, which is trained on generated traffic.
 """
 
 import argparse
@@ -84,13 +84,13 @@ def timed(command: Sequence[str], folder: Path) -> Run:
     return Run(seconds, usage.ru_maxrss * 1024)
 
 
-def nfstream_python(folder: Path) -> str:
-    """The interpreter of NFStream's environment, made if it is not there."""
-    python = folder / "nfstream" / "bin" / "python"
+def python_of(name: str, packages: Sequence[str], folder: Path) -> str:
+    """The interpreter of an environment with these packages and what they need, made if it is not there."""
+    python = folder / name / "bin" / "python"
     if not python.exists():
-        print("installing NFStream 6.6.0 into an environment of its own", flush=True)
-        subprocess.run([sys.executable, "-m", "venv", folder / "nfstream"], check=True)
-        subprocess.run([python, "-m", "pip", "install", "-q", "nfstream==6.6.0"], check=True)
+        print(f"installing {name} into an environment of its own", flush=True)
+        subprocess.run([sys.executable, "-m", "venv", folder / name], check=True)
+        subprocess.run([python, "-m", "pip", "install", "-q", *packages], check=True)
     return str(python)
 
 
@@ -112,10 +112,11 @@ def commands(folder: Path) -> dict[str, list[str]]:
     """How each tool is run; `FILE` stands for the capture."""
     script = folder / "count_with_nfstream.py"
     script.write_text(NFSTREAM)
+    own = python_of("flowbeam", ["-e", str(CHECKOUT)], folder)
     tools = {
-        "flowbeam": [sys.executable, "-m", "pipelines.flows", "--runner=DirectRunner", "--input=FILE",
+        "flowbeam": [own, "-m", "pipelines.flows", "--runner=DirectRunner", "--input=FILE",
                      "--output=parquet:flows", "--quiet"],
-        "NFStream 6.6.0": [nfstream_python(folder), str(script), "FILE"],
+        "NFStream 6.6.0": [python_of("nfstream", ["nfstream==6.6.0"], folder), str(script), "FILE"],
     }  # fmt: skip
     for tool, arguments in (("softflowd", ["-r", "FILE", "-n", "127.0.0.1:9"]), ("capinfos", ["-A", "FILE"])):
         found = shutil.which(tool) or shutil.which(tool, path="/usr/sbin")
@@ -194,6 +195,7 @@ def main() -> None:
     folder = arguments.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     os.environ["PYTHONPATH"] = str(CHECKOUT)
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # else modules are compiled in each run
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
     tools, all_figures = commands(folder), {}
     if arguments.verdicts:
@@ -214,7 +216,7 @@ def main() -> None:
         print(f"  flowbeam's peak memory at 10 M is {memory[0] / memory[1]:.2f} × that at 2 M")
     empty = folder / "empty.pcap"
     empty.write_bytes(struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 262144, 1))
-    own = {"flowbeam": tools["flowbeam"], "import": [sys.executable, "-c", "import apache_beam"]}
+    own = {"flowbeam": tools["flowbeam"], "import": [tools["flowbeam"][0], "-c", "import apache_beam"]}
     start = measure(own, empty, max(arguments.runs, 5), folder)
     print(
         f"\nAn empty capture: {start['flowbeam'].seconds:.2f} s, "

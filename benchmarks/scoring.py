@@ -1,6 +1,6 @@
 """Scoring inside the pipeline beside YDF alone, and alerts explained in a second; same model, same rows, one machine.
 
-    python benchmarks/scoring.py [--model models/demo] [--flows 200000] [--repeat 5]
+    python benchmarks/scoring.py [--model models/demo] [--flows 1000000] [--repeat 5]
 
 Flows with random features are scored by YDF in one call, from a dictionary of columns that is there already, and by
 `ScoreFlows` in a Beam job on DirectRunner's FnApiRunner, from record batches of 8,192 flows: columns taken out of them,
@@ -95,7 +95,7 @@ def main() -> None:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="models/demo", metavar="DIR")
-    parser.add_argument("--flows", type=int, default=200_000, metavar="N")
+    parser.add_argument("--flows", type=int, default=1_000_000, metavar="N")
     parser.add_argument("--repeat", type=int, default=5, metavar="N")
     options = parser.parse_args()
     assert coders is not None

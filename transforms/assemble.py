@@ -9,7 +9,7 @@ from apache_beam.pvalue import TaggedOutput
 
 from transforms import coders as _coders
 from transforms.counted import Counted, ReadReport, Span
-from transforms.flow_records import ROWS
+from transforms.flow_records import ROWS, FlowColumns
 from transforms.flow_table import FlowTable
 from transforms.handover import BY_VALUE, Handover
 from transforms.prefetch import ahead
@@ -28,6 +28,9 @@ from transforms.shard_drivers import (
 from transforms.stream_line import StreamRules
 
 assert _coders  # imported for the coders that it registers
+
+FLOWS_AHEAD = 2
+"""Batches of flows assembled before they are asked for: what is done with flows overlaps with assembling more."""
 
 Rejected: TypeAlias = TaggedOutput[Literal["rejects"], Reject]
 
@@ -95,30 +98,45 @@ class _AssembleFn(beam.DoFn):
 
     def process(self, sensor_input: Any) -> Iterator[pa.RecordBatch | Rejected]:
         report, batches = self._read(sensor_input)
-        table: FlowTable | None = None
-        rejects: list[Reject] = []
-        span, end_ns = Span(), None
-        with ahead(batches) as arriving:
-            for batch in arriving:
-                if table is None:
-                    table = self._settings.table(self._columns, self._sensor or batch.stream.sensor)
-                span.add(batch.packets)
-                if batch.end:
-                    end_ns = batch.observed_ns
-                late = table.add(batch)
-                rejects += packet_rejects(REJECT_LATE, late, batch, self._max_rejects - len(rejects))
-                for flows in table.advance(batch.observed_ns - self._out_of_orderness_ns, ROWS):
-                    yield self._counted.flows(flows)
-                rejects += duplicate_rejects(table, self._max_rejects - len(rejects))
-        if table is not None:
-            for flows in table.finish(span.last_ns if end_ns is None else end_ns):
+        line = _Line(self._sensor, self._settings, self._columns, self._out_of_orderness_ns, self._max_rejects)
+        with ahead(batches) as arriving, ahead(line.flows(arriving), FLOWS_AHEAD) as assembled:
+            for flows in assembled:
                 yield self._counted.flows(flows)
-            rejects += duplicate_rejects(table, self._max_rejects - len(rejects))
-            self._counted.table(table)
-        self._counted.span(span)
+        if line.table is not None:
+            self._counted.table(line.table)
+        self._counted.span(line.span)
         self._counted.report(report)
-        for reject in (*report.samples, *rejects):
+        for reject in (*report.samples, *line.rejects):
             yield TaggedOutput("rejects", reject)
+
+
+class _Line:
+    """What one sensor's packets become; read once, from whatever thread."""
+
+    def __init__(
+        self, sensor: str | None, settings: FlowSettings, columns: FlowColumns, out_of_orderness_ns: int, most: int
+    ) -> None:
+        self._sensor, self._settings, self._columns = sensor, settings, columns
+        self._out_of_orderness_ns, self._max_rejects = out_of_orderness_ns, most
+        self.table: FlowTable | None = None
+        self.rejects: list[Reject] = []
+        self.span = Span()
+
+    def flows(self, batches: Iterable[PacketBatch]) -> Iterator[pa.RecordBatch]:
+        table, end_ns = None, None
+        for batch in batches:
+            if table is None:
+                table = self.table = self._settings.table(self._columns, self._sensor or batch.stream.sensor)
+            self.span.add(batch.packets)
+            if batch.end:
+                end_ns = batch.observed_ns
+            late = table.add(batch)
+            self.rejects += packet_rejects(REJECT_LATE, late, batch, self._max_rejects - len(self.rejects))
+            yield from table.advance(batch.observed_ns - self._out_of_orderness_ns, ROWS)
+            self.rejects += duplicate_rejects(table, self._max_rejects - len(self.rejects))
+        if table is not None:
+            yield from table.finish(self.span.last_ns if end_ns is None else end_ns)
+            self.rejects += duplicate_rejects(table, self._max_rejects - len(self.rejects))
 
 
 class AssembleFlows(beam.PTransform):

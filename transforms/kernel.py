@@ -19,6 +19,7 @@ import numba
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import CompilerBase, DefaultPassBuilder
 from numba.core.compiler_machinery import register_pass
+from numba.core.runtime import rtsys
 from numba.core.typed_passes import NativeLowering
 
 _TOP = Path(__file__).parent.parent
@@ -88,13 +89,15 @@ def kernel(function: Callable[..., Any]) -> Any:
 def _guard_cache(dispatcher: Any) -> None:
     """Lets one process at a time add to a kernel's cache: two that add at once would give their code one name.
 
-    A process that gave up its rights may no longer reach the cache: what it compiles then stays in its memory.
+    A process that gave up its rights may no longer reach the cache: what it compiles then stays in its memory. And code
+    is loaded without what numba needs to compile, which takes longer to prepare than all our kernels to load.
     """
-    load, save = dispatcher._cache.load_overload, dispatcher._cache.save_overload
+    load, save = dispatcher._cache._load_overload, dispatcher._cache.save_overload
 
-    def load_if_allowed(*arguments: Any) -> Any:
+    def load_if_allowed(signature: Any, context: Any) -> Any:
+        rtsys.initialize(context)  # what compiled code needs; where there is none, `compile` prepares the rest
         try:
-            return load(*arguments)
+            return load(signature, context)
         except PermissionError:
             return None
 

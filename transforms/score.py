@@ -1,5 +1,6 @@
 """Flows get a score: how probable it is that they are not benign, and which class they are."""
 
+import logging
 import resource
 from collections.abc import Sequence
 from typing import Any
@@ -10,6 +11,7 @@ import pyarrow as pa
 from apache_beam.metrics import Metrics
 from apache_beam.ml.inference import base
 from apache_beam.ml.inference.base import ModelHandler, RunInference
+from apache_beam.transforms.util import BatchElements
 
 from transforms import fields
 from transforms.fields import Field
@@ -19,6 +21,9 @@ from transforms.model.reasons import REASONS, reasons
 
 if base.resource is None:  # Beam loses it where torch is not installed, and then warns that memory cannot be measured
     base.resource = resource
+
+ROWS_AT_ONCE = 32_768
+"""Four whole batches of flows."""
 
 SCORE = (
     Field("score", pa.float32(), "", "Probability that the flow is not benign, by the model.", "", "event.risk_score"),
@@ -74,12 +79,12 @@ class ScoreFlows(beam.PTransform):
 
     def expand(self, flows: beam.PCollection[pa.RecordBatch]) -> beam.PCollection[pa.RecordBatch]:
         """The flows, scored."""
-        inference = RunInference(_FlowScorer(self._settings).with_no_batching())
+        inference = RunInference(_FlowScorer(self._settings))
         return flows | "Infer" >> inference.with_output_types(pa.RecordBatch)
 
 
 class _FlowScorer(ModelHandler[pa.RecordBatch, pa.RecordBatch, LiveModel]):
-    """Scores record batches as they come: Beam's own batching of single elements would take them for rows."""
+    """Scores up to `ROWS_AT_ONCE` flows of a bundle together: each call of YDF has a price of its own by the column."""
 
     def __init__(self, settings: ScoreSettings) -> None:
         super().__init__()
@@ -88,18 +93,22 @@ class _FlowScorer(ModelHandler[pa.RecordBatch, pa.RecordBatch, LiveModel]):
         self._alerts = Metrics.counter("score", "alerts_raised")
 
     def load_model(self) -> LiveModel:
+        logging.getLogger(BatchElements.__module__).setLevel(logging.WARNING)  # a line of statistics for each bundle
         return LiveModel(self._settings)
 
     def run_inference(
-        self, batch: pa.RecordBatch, model: LiveModel, inference_args: dict[str, Any] | None = None
+        self, batch: Sequence[pa.RecordBatch], model: LiveModel, inference_args: dict[str, Any] | None = None
     ) -> Sequence[pa.RecordBatch]:
         scored, alerts = score(batch, model, self._settings)
-        self._scored.inc(len(batch))
+        self._scored.inc(sum(map(len, batch)))
         self._alerts.inc(alerts)
-        return [scored]
+        return scored
 
-    def get_num_bytes(self, batch: pa.RecordBatch) -> int:
-        return batch.get_total_buffer_size()
+    def batch_elements_kwargs(self) -> dict[str, Any]:
+        return {"min_batch_size": ROWS_AT_ONCE, "max_batch_size": ROWS_AT_ONCE, "element_size_fn": len}
+
+    def get_num_bytes(self, batch: Sequence[pa.RecordBatch]) -> int:
+        return sum(flows.get_total_buffer_size() for flows in batch)
 
     def override_metrics(self, metrics_namespace: str = "") -> bool:
         return True  # counters of ours, beside those of the other steps
@@ -110,24 +119,32 @@ def fields_of(settings: ScoreSettings) -> tuple[Field, ...]:
     return (*SCORE, EXPLANATION) if settings.explain else SCORE
 
 
-def score(flows: pa.RecordBatch, live: LiveModel, settings: ScoreSettings) -> tuple[pa.RecordBatch, int]:
-    """The flows with the columns `fields_of(settings)` more, and how many of them are alerts."""
-    forest, explainer = live.scorer(flows.schema.names)
+def score(
+    batches: Sequence[pa.RecordBatch], live: LiveModel, settings: ScoreSettings
+) -> tuple[list[pa.RecordBatch], int]:
+    """Batches of one schema, each with the columns `fields_of(settings)` more, and how many flows are alerts."""
+    forest, explainer = live.scorer(batches[0].schema.names)
     model = forest.model
-    inputs = model_inputs(flows, feature_set_of(model), model.features)
     threshold = model.threshold if settings.threshold is None else settings.threshold
-    score, predicted, alert = forest.verdicts(forest.probabilities(inputs), threshold)
-    columns = [
-        pa.array(score),
-        pa.array(model.classes).take(pa.array(predicted)),
-        pa.array(alert),
-        pa.repeat(model.id, len(flows)),
-    ]
-    if explainer is not None:
-        values = np.stack([inputs[name][alert] for name in model.features])
-        moved = explainer.contributions(values, predicted[alert])
-        columns.append(reasons(alert, model.features, values.T, moved, settings.explain))
-    return _appended(flows, fields_of(settings), columns), int(alert.sum())
+    inputs = [model_inputs(flows, feature_set_of(model), model.features) for flows in batches]
+    found = forest.probabilities({name: np.concatenate([one[name] for one in inputs]) for name in model.features})
+    scored, alerts, begin = [], 0, 0
+    for flows, values in zip(batches, inputs, strict=True):
+        score, predicted, alert = forest.verdicts(found[begin : begin + len(flows)], threshold)
+        begin += len(flows)
+        columns = [
+            pa.array(score),
+            pa.array(model.classes).take(pa.array(predicted)),
+            pa.array(alert),
+            pa.repeat(model.id, len(flows)),
+        ]
+        if explainer is not None:
+            of_alerts = np.stack([values[name][alert] for name in model.features])
+            moved = explainer.contributions(of_alerts, predicted[alert])
+            columns.append(reasons(alert, model.features, of_alerts.T, moved, settings.explain))
+        scored.append(_appended(flows, fields_of(settings), columns))
+        alerts += int(alert.sum())
+    return scored, alerts
 
 
 def _appended(flows: pa.RecordBatch, added: Sequence[Field], columns: Sequence[pa.Array]) -> pa.RecordBatch:

@@ -20,6 +20,8 @@ from apache_beam.options.pipeline_options import (
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.runners.portability.portable_runner import JobServiceHandle, PortableRunner
 from apache_beam.runners.portability.prism_runner import PrismRunner
+from apache_beam.runners.worker.statesampler import StateSampler
+from apache_beam.utils.counters import CounterFactory
 
 from pipelines.flink_options import FlinkOptions
 from pipelines.job_servers import Flink, Portable, Prism, _PrismWarnings
@@ -49,6 +51,12 @@ def sent(options: PipelineOptions) -> dict[str, object]:
 @pytest.mark.parametrize("arguments", [[], ["--runner=DirectRunner"], ["--runner=direct"]])
 def test_bounded_input_runs_in_this_process(arguments):
     assert type(prepare(PipelineOptions(arguments), endless=False)) is FnApiRunner
+
+
+def test_bundles_in_this_process_end_at_once():
+    """The thread that samples where time goes is waited for at the end of each bundle."""
+    prepare(PipelineOptions([]), endless=False)
+    assert StateSampler("step", CounterFactory()).sampling_period_ms <= 10
 
 
 @pytest.mark.parametrize("arguments", [[], ["--runner=DirectRunner"], ["--runner=FnApiRunner"]])

@@ -31,7 +31,7 @@ def folder(trees, tmp_path_factory):
 
 def scored(flows, folder, **settings):
     chosen = ScoreSettings(folder, **settings)
-    return score(flows, LiveModel(chosen), chosen)[0]
+    return score([flows], LiveModel(chosen), chosen)[0][0]
 
 
 def test_the_columns_say_what_the_forest_says(trees, folder):
@@ -58,10 +58,12 @@ def test_the_threshold_may_be_another(folder):
 def test_batches_do_not_change_scores(folder, size):
     chosen = ScoreSettings(folder, explain=2)
     live = LiveModel(chosen)
-    whole, _ = score(FLOWS, live, chosen)
-    parts = [score(FLOWS.slice(at, size), live, chosen)[0] for at in range(0, 30 * size, size)]
-    together = pa.Table.from_batches(parts)[: len(FLOWS)]
-    assert together == pa.Table.from_batches([whole])[: len(together)]
+    (whole,), alerts = score([FLOWS], live, chosen)
+    batches = [FLOWS.slice(at, size) for at in range(0, 30 * size, size)]
+    parts = [score([batch], live, chosen)[0][0] for batch in batches]
+    assert pa.Table.from_batches(parts) == pa.Table.from_batches([whole.slice(0, 30 * size)])
+    assert score(batches, live, chosen)[0] == parts
+    assert score([FLOWS, FLOWS.slice(0, 0), FLOWS], live, chosen) == ([whole, whole.slice(0, 0), whole], 2 * alerts)
 
 
 def test_alerts_are_explained(folder):
