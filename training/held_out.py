@@ -1,11 +1,13 @@
 """What trees say of training rows that they have not learned from."""
 
+import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
 from training.tables import Table, with_rows_only
-from training.trees import TreeSettings, fit_trees, probabilities
+from training.trees import TreeSettings, fit_trees, grow_alone, probabilities
 
 FOLDS = 5
 
@@ -24,14 +26,22 @@ def held_out(table: Table, in_time: bool, settings: TreeSettings, seed: int) -> 
     Yields:
         Places of rows, and the probabilities of the table's classes for them, `float32[n, n_classes]`.
     """
-    for learned, judged in _folds(table, in_time, np.random.default_rng(seed)):
+
+    def asked(fold: tuple[np.ndarray, np.ndarray]) -> np.ndarray | None:
+        learned, judged = fold
         part, there = with_rows_only(table.rows(learned))
         if len(there) < 2 or not len(judged):
-            continue
+            return None
         trees = fit_trees(part, settings, seed)
         stated = np.zeros((len(judged), len(table.classes)), np.float32)
         stated[:, there] = probabilities(trees, {name: values[judged] for name, values in table.columns.items()})
-        yield judged, stated
+        return stated
+
+    folds = list(_folds(table, in_time, np.random.default_rng(seed)))
+    with ThreadPoolExecutor(os.cpu_count() if grow_alone(len(table)) else 1, "held-out") as forests:
+        for (_, judged), stated in zip(folds, forests.map(asked, folds), strict=True):
+            if stated is not None:
+                yield judged, stated
 
 
 def _folds(table: Table, in_time: bool, random: np.random.Generator) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -33,7 +33,9 @@ def test_many_rows_are_split_by_quantiles(monkeypatch, tmp_path, rows, kind):
     assert np.array_equal(probabilities(load_trees(tmp_path / "forest"), judged.columns), stated)
 
 
-def test_the_same_rows_give_the_same_trees_however_many_cores_there_are(monkeypatch):
+@pytest.mark.parametrize("most_alone", [399, 400])
+def test_the_same_rows_give_the_same_trees_however_many_cores_there_are(monkeypatch, most_alone):
+    monkeypatch.setattr(trees, "_MOST_ROWS_ALONE", most_alone)
     random = np.random.default_rng(1)
     labels = random.integers(0, 2, 400)
     table = rows_of(labels, **{f"c{i}": random.normal(size=400) + labels * i / 20 for i in range(20)})
