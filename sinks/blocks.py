@@ -56,6 +56,10 @@ class Counted(NamedTuple):
     number: int
 
 
+LEFT_OUT = "records_left_out"
+"""What a writer counts so is not for its output: neither written nor refused."""
+
+
 class BlockWriter(Protocol):
     """What a sink does with a block. Writing the same records again changes nothing."""
 
@@ -207,7 +211,7 @@ class BlockSender:
                 rejects.append(told)
             else:
                 counts[told.name] += told.number
-        return Sent(len(flows) - len(rejects), 0, rejects, counts, 0, 0)
+        return Sent(len(flows) - len(rejects) - counts[LEFT_OUT], 0, rejects, counts, 0, 0)
 
     def _tell(self, state: Any) -> None:
         """Says once in an outage that there is one."""

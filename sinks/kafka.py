@@ -32,7 +32,7 @@ import pyarrow as pa
 from queues.kafka import COMPRESSIONS
 from queues.kafka_client import Topic, TopicFacts, Troubles, facts_of, library, line_of, made_client, topic_of
 from sinks import alerts, document_lines, places
-from sinks.blocks import Unavailable, WriteBlocks
+from sinks.blocks import LEFT_OUT, Counted, Unavailable, WriteBlocks
 from sinks.document_lines import Piece
 from sinks.json_values import quoted
 from sinks.outputs import SinkContext, SinkUrl
@@ -187,9 +187,10 @@ class KafkaWriter:
         }
         self._producer: Any = None
 
-    def write(self, flows: pa.RecordBatch) -> Iterator[Reject]:
+    def write(self, flows: pa.RecordBatch) -> Iterator[Reject | Counted]:
         """As `BlockWriter` says."""
         records = alerts.chosen(flows) if self._chosen["only"] == "alerts" else flows
+        yield Counted(LEFT_OUT, len(flows) - len(records))
         self._errors.clear()
         if self._producer is None:
             self._producer = made_client(self._topic, "Producer", self._settings)

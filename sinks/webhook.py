@@ -42,7 +42,7 @@ import pyarrow as pa
 from queues.server_secrets import secret
 from sinks import alerts
 from sinks.alert_window import FirstAlerts, digests
-from sinks.blocks import Unavailable, WriteBlocks
+from sinks.blocks import LEFT_OUT, Counted, Unavailable, WriteBlocks
 from sinks.outputs import SinkContext, SinkUrl
 from transforms.features import sets
 from transforms.fields import COMMON
@@ -175,9 +175,10 @@ class WebhookWriter:
         self._connection: http.client.HTTPConnection | None = connected(receiver)
         self._next_s = 0.0
 
-    def write(self, flows: pa.RecordBatch) -> Iterator[Reject]:
+    def write(self, flows: pa.RecordBatch) -> Iterator[Reject | Counted]:
         """As `BlockWriter` says."""
-        found = alerts_of(flows, round(self._receiver.window_s * 1e9))
+        found = alerts_of(alerts.chosen(flows), round(self._receiver.window_s * 1e9))  # resent are other flows, too
+        yield Counted(LEFT_OUT, len(flows) - len(found))
         for first in range(0, len(found), self._receiver.per_post):
             part = found[first : first + self._receiver.per_post]
             reason = self._post(part)

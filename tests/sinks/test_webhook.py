@@ -51,6 +51,13 @@ def test_alerts_are_posted_once_for_source_and_class(receiver):
     assert not {"tunnel", "fwd_iat_mean_us"} & one.keys()
 
 
+def test_flows_that_were_meant_for_another_output_are_posted_if_they_are_alerts(receiver):
+    """Blocks that are resent have all flows; those that are posted count as written."""
+    sent = send(receiver.url, alert_testing.scored(range(3), [True, False, True], src_ip=["10.0.0.1"] * 3))
+    assert [alert["flow_id"] for alert in receiver.alerts] == [sink_testing.flow_id(n).hex() for n in (0, 2)]
+    assert (sent.written, sent.counts["records_left_out"]) == (2, 1)
+
+
 def test_the_id_is_that_of_the_window(receiver):
     """Whichever flow of it came first."""
     for numbers in ([0], [200], [300]):
