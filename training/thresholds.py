@@ -7,6 +7,9 @@ import numpy as np
 ALL_ALLOWED = 0.05
 """Mean recall that all of the allowed false alarms must bring, to be made."""
 
+NEARLY = 0.005
+"""Mean recall that no more is worth than chance: of five other classes, one flow of forty of one of them."""
+
 _FINEST = 2.0**-24
 """Probabilities of single precision that are nearer to 0 or 1 say no more than this."""
 
@@ -29,7 +32,7 @@ def threshold_for(scores: np.ndarray, is_benign: np.ndarray, rate: float) -> flo
     distinct = np.unique(scores)
     reached = len(benign) - np.searchsorted(benign, distinct, "left")
     first = int(np.searchsorted(-reached, -math.floor(rate * len(benign) + 1e-9), "left"))
-    return None if first == len(distinct) else _below(distinct, first)
+    return None if first == len(distinct) else _between(distinct, first, first)
 
 
 def alert_threshold(scores: np.ndarray, labels: np.ndarray, benign: int, rate: float) -> float | None:
@@ -37,8 +40,8 @@ def alert_threshold(scores: np.ndarray, labels: np.ndarray, benign: int, rate: f
 
     Worth is the mean recall of the other classes less `ALL_ALLOWED` times the part of the allowed false alarms that is
     raised: a rare class counts as much as a frequent one, and where classes lie apart the threshold is between them,
-    not at the benign end. All thresholds between a benign row and the alarm next above it are equally good by these
-    rows; the one midway leaves the most room to both for rows not seen.
+    not at the benign end. All thresholds that are worth `NEARLY` as much as the best, side by side with it, are equally
+    good by these rows; the one midway leaves the most room for rows not seen, benign ones and others.
 
     Args:
         scores: `float[n]`, of alarm.
@@ -60,20 +63,24 @@ def alert_threshold(scores: np.ndarray, labels: np.ndarray, benign: int, rate: f
     price = ALL_ALLOWED * false_alarms / (rate or 1.0)
     worth = np.mean(list(reached.values()), axis=0) - price if reached else -price
     worth[false_alarms > rate + 1e-12] = -np.inf
-    return _below(distinct, len(worth) - 1 - int(worth[::-1].argmax()))
+    best = len(worth) - 1 - int(worth[::-1].argmax())
+    less = np.flatnonzero(worth < worth[best] - NEARLY)
+    place = int(np.searchsorted(less, best))
+    first, behind = 0 if place == 0 else int(less[place - 1]) + 1, [*less.tolist(), len(worth)][place]
+    return _between(distinct, first, behind - 1)
 
 
-def _below(distinct: np.ndarray, at: int) -> float:
-    """A threshold that one of these scores, in order, still reaches, and the one before does not: midway.
+def _between(distinct: np.ndarray, first: int, last: int) -> float:
+    """Of the thresholds from one of these scores, in order, to another: midway from the score before them to the last.
 
     Midway in log-odds: there the trees of a forest add up, so that a row that differs in what some trees ask moves by
     as much wherever it is. Among probabilities the middle would be next to the alarms: of 0.001 and 0.9 it is 0.45,
     2.4 from the alarm and 6.7 from the benign row; here it is 0.087.
     """
-    if at == 0:
+    if first == 0:
         return float(distinct[0])
-    below, above = (np.clip(np.float64(distinct[place]), _FINEST, 1 - _FINEST) for place in (at - 1, at))
+    below, above = (np.clip(np.float64(distinct[place]), _FINEST, 1 - _FINEST) for place in (first - 1, last))
     odds = math.sqrt(below / (1 - below) * above / (1 - above))
     middle = odds / (1 + odds)
-    between = distinct[at - 1] < distinct.dtype.type(middle) <= distinct[at]
-    return middle if between else float(distinct[at])
+    between = distinct[first - 1] < distinct.dtype.type(middle) <= distinct[last]
+    return middle if between else float(distinct[last])
