@@ -91,7 +91,7 @@ def blocks(folder: Path) -> Iterator[Block]:
                 flows.validate(full=True)
         except FileNotFoundError:  # sent by another process in the meantime
             continue
-        except (pa.ArrowInvalid, OSError) as error:
+        except (pa.ArrowException, OSError) as error:
             raise InputError(f"{path}: is damaged: {error}; move it elsewhere to send the others") from error
         if _OUTPUT not in about:
             raise InputError(f"{path}: holds no unsent flows; move it elsewhere to send the others")

@@ -68,8 +68,8 @@ def worker(package, tmp_path_factory):
     folder = tmp_path_factory.mktemp("worker")
     venv.create(folder / "venv", with_pip=False, symlinks=True)
     python = folder / "venv" / "bin" / "python"
-    variables = {"base": str(folder / "venv"), "platbase": str(folder / "venv")}
-    packages = Path(sysconfig.get_path("purelib", "venv", variables))
+    asked = [str(python), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
+    packages = Path(subprocess.run(asked, check=True, capture_output=True, text=True, timeout=600).stdout.strip())
     (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n", encoding="utf-8")
     offline = ["--quiet", "--no-deps", "--no-build-isolation", "--no-index", "--no-compile", "--target", str(packages)]
     install = [sys.executable, "-m", "pip", "install", *offline, str(package)]

@@ -118,7 +118,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 def test_files_of_a_killed_process_are_removed(tmp_path):
     """Those of other sensors stay, and so do those of a process that lives."""
     environment = {**os.environ, "PYTHONPATH": str(Path(spool.__file__).parents[1])}
-    killed = subprocess.run([sys.executable, "-c", KILLED, tmp_path], env=environment, timeout=60, check=False)
+    killed = subprocess.run([sys.executable, "-c", KILLED, tmp_path], env=environment, timeout=300, check=False)
     assert killed.returncode == -signal.SIGKILL
     assert len(list(tmp_path.iterdir())) == 2
     living = spool_files.OpenFile(tmp_path, spool_files.name_of(Stream("local", 7, 1), 0), "null")

@@ -269,7 +269,7 @@ def test_a_server_that_goes_and_comes_back_has_all_once(gate):
     opened.block_rows = 20
 
     def interrupt():
-        wait_until(lambda: gate.calls > 10, 30, "some blocks are written")
+        wait_until(lambda: gate.calls > 10, 120, "some blocks are written")
         gate.stop()
         gate.start()
 

@@ -162,6 +162,17 @@ def test_a_damaged_file_is_named(tmp_path, octets):
         list(unsent.blocks(tmp_path))
 
 
+def test_a_damaged_file_that_claims_more_than_any_memory_has_is_named(tmp_path):
+    """Before each packed buffer stands its size."""
+    path = unsent.write(tmp_path, SinkUrl("store", "//host/flows", {}), context(), flows(range(100)))
+    octets = bytearray(path.read_bytes())
+    packed = octets.index(b"\x28\xb5\x2f\xfd")
+    octets[packed - 8 : packed] = (1 << 61).to_bytes(8, "little")
+    path.write_bytes(octets)
+    with pytest.raises(InputError, match=r"\.arrow: is damaged: .*; move it elsewhere"):
+        list(unsent.blocks(tmp_path))
+
+
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
     folder = tmp_path / "unsent"
     folder.write_text("a file")
