@@ -23,6 +23,7 @@ class Store:
         writes: Rows of each block that was accepted.
         most_at_a_time: Calls that overlapped.
         delay_s: How long a call takes.
+        together: So many calls wait for each other, the first time.
     """
 
     def __init__(self) -> None:
@@ -34,7 +35,9 @@ class Store:
         self.opened = self.closed = self.calls = 0
         self.at_a_time = self.most_at_a_time = 0
         self.delay_s = 0.0
+        self.together = 0
         self.lock = threading.Lock()
+        self.changed = threading.Condition(self.lock)
 
 
 STORES: dict[str, Store] = {}
@@ -53,6 +56,8 @@ class StoreWriter:
             store.calls += 1
             store.at_a_time += 1
             store.most_at_a_time = max(store.most_at_a_time, store.at_a_time)
+            store.changed.notify_all()
+            store.changed.wait_for(lambda: store.most_at_a_time >= store.together, 60)
             is_down = store.down != 0
             store.down -= is_down
         try:

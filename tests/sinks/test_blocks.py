@@ -183,7 +183,7 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
 @pytest.mark.parametrize("threads", [1, 3])
 def test_so_many_blocks_are_under_way_at_a_time(store, tmp_path, threads):
     """And no more wait in memory."""
-    store.delay_s = 0.02
+    store.delay_s, store.together = 0.02, threads
     batches = [flows([number]) for number in range(12)]
     run(batches, write_to(str(tmp_path), context(), block_rows=1, threads=threads))
     assert len(store.records) == 12
@@ -194,7 +194,7 @@ def test_so_many_blocks_are_under_way_at_a_time(store, tmp_path, threads):
 def test_blocks_under_way_are_so_large_together(store, tmp_path, monkeypatch, blocks_of_room, at_a_time):
     """However many threads there are: memory does not grow with the size of records."""
     monkeypatch.setattr(blocks, "UNDER_WAY_OCTETS", flows([0]).nbytes * blocks_of_room)
-    store.delay_s = 0.02
+    store.delay_s, store.together = 0.02, at_a_time
     run([flows(range(9))], write_to(str(tmp_path), context(), block_rows=1, threads=4))
     assert len(store.records) == 9
     assert store.most_at_a_time == at_a_time

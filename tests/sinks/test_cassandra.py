@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 import sink_testing
 from servers.cassandra import PASSWORD, USER, CassandraServer
+from servers.fixtures import need
 
 from sinks import cassandra, outputs
 from sinks.blocks import BlockSender
@@ -229,6 +230,7 @@ def test_a_row_that_is_refused_leaves_the_others_of_its_batch(cassandra, keyspac
 @pytest.mark.slow
 def test_nothing_is_lost_while_the_node_is_away(credentials, tmp_path):
     """Killed between blocks and back later; then it stays away."""
+    need("cassandra")
     blocks = [sink_testing.flows(range(first, first + 100)) for first in range(0, 1000, 100)]
     with CassandraServer(tmp_path / "cassandra") as server:
         server.create_keyspace("away")

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 import sink_testing
 from confluent_kafka import Consumer, TopicPartition
+from servers.fixtures import need
 from servers.kafka import KafkaServer
 
 from sinks import drift, outputs, sensors
@@ -176,6 +177,7 @@ def test_a_record_that_only_the_broker_knows_to_be_too_large_is_rejected(kafka):
 
 def test_nothing_is_lost_while_the_broker_is_away(tmp_path, monkeypatch):
     """Killed with messages under way, and back later: every record is there, repeated ones equal to the octet."""
+    need("kafka")
     with KafkaServer(tmp_path / "kafka") as server:
         server.create_topic("away", 2)
         url = f"kafka://{server.bootstrap}/away"
