@@ -18,7 +18,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from pipelines import flows, generate, label
-from pipelines.terminal import say
+from sinks.command import say
 from training.saving import save
 from training.split import SplitRule
 from training.train import TrainSettings, train

@@ -3,21 +3,8 @@
 import ctypes
 import gc
 import os
-import sys
-from types import TracebackType
 
-import sinks  # noqa: F401 - its notice filter is there before Beam is imported
-
-
-def _show_error(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
-    """Ctrl-C while modules are being imported is one line, too; anything else is shown as ever."""
-    if issubclass(kind, KeyboardInterrupt):
-        print("flowbeam: stopped", file=sys.stderr)
-    else:
-        sys.__excepthook__(kind, error, traceback)
-
-
-sys.excepthook = _show_error
+import sinks  # noqa: F401 - what it sets up is there before Beam is imported
 
 
 def _keep_freed_memory() -> None:

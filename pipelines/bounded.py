@@ -15,8 +15,9 @@ from pipelines.options import FlowOptions
 from pipelines.plan import Plan
 from pipelines.runners import new_pipeline
 from pipelines.summary import Summary
-from pipelines.terminal import mistake_in, progress, say
+from pipelines.terminal import mistakes_told, progress
 from sinks import outputs
+from sinks.command import say
 from sinks.rejects import RejectsSink
 from sources.captures import ReadSettings
 from sources.headers import TUNNEL_KINDS, HeaderSettings
@@ -75,13 +76,9 @@ class BoundedJob:
         if not options.quiet and sys.stderr.isatty():
             progress.show(octets_of(self._inputs))
         try:
-            result = pipeline.run()
-            result.wait_until_finish()
-        except Exception as error:
-            mistake = mistake_in(error)
-            if mistake is None:
-                raise
-            raise InputError(mistake) from error
+            with mistakes_told():
+                result = pipeline.run()
+                result.wait_until_finish()
         finally:
             progress.end()
         summary = Summary.of(result, time.monotonic() - started)

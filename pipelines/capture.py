@@ -15,15 +15,13 @@ Captures as fast as possible into a folder, and from there to flows:
 """
 
 import os
-import signal
 import sys
 import threading
 import time
 from argparse import Namespace
-from collections.abc import Callable, Generator, Sequence
-from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from functools import partial
-from types import FrameType
 from typing import NamedTuple
 
 import numpy
@@ -39,7 +37,8 @@ from pipelines.capture_options import (
     replay_settings,
     sensor_settings,
 )
-from pipelines.terminal import Advance, configure_logging, progress, say
+from pipelines.terminal import Advance, configure_logging, progress
+from sinks.command import say, signals_to, status_of
 from sources.blocks import warm_up
 from sources.captures import ReadReport, SensorInput, sensor_inputs
 from sources.interface import InterfaceInput
@@ -55,7 +54,7 @@ from transforms.records import InputError
 
 
 class Stopping(threading.Event):
-    """Set by SIGINT and SIGTERM; a second signal ends the process at once.
+    """Set by SIGINT, SIGTERM and SIGHUP; a second signal ends the process at once.
 
     Attributes:
         signal: The number of the signal; 0 before one came.
@@ -63,22 +62,8 @@ class Stopping(threading.Event):
 
     signal = 0
 
-    @contextmanager
-    def on_signals(self) -> Generator[None, None, None]:
-        """Listens to signals meanwhile, where this is the main thread; one that is ignored stays so."""
-        before = {}
-        if threading.current_thread() is threading.main_thread():
-            handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-            before = {number: handler for number, handler in handlers.items() if handler is not signal.SIG_IGN}
-        for number in before:
-            signal.signal(number, self._stop)
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-    def _stop(self, number: int, _: FrameType | None) -> None:
+    def stop(self, number: int) -> None:
+        """A signal came."""
         if self.signal:
             os._exit(128 + number)
         self.signal = number
@@ -263,12 +248,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns its exit status."""
     configure_logging()
     stopping = Stopping()
-    try:
-        with stopping.on_signals():
+
+    def work() -> int:
+        with signals_to(stopping.stop):
             return run(sys.argv[1:] if arguments is None else arguments, stopping)
-    except InputError as error:
-        say(str(error))
-        return 2
+
+    return status_of(work)
 
 
 if __name__ == "__main__":

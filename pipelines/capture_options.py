@@ -6,8 +6,8 @@ from pathlib import Path
 
 import queues
 from pipelines.config import parsed
-from pipelines.terminal import OneLineParser
 from pipelines.words import comma_separated
+from sinks.command import OneLineParser
 from sources.anonymize import MAC_MODES, Anonymizer, read_key, refuse_payloads
 from sources.blocks import BlockSettings
 from sources.bpf import WHOLE_PACKETS, PacketFilter

@@ -14,8 +14,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipelines.terminal import say
 from pipelines.words import comma_separated
+from sinks.command import say
 from transforms.records import InputError
 
 OPTION = "--config"

@@ -33,7 +33,8 @@ class DriftOptions(PipelineOptions):
             " which endless input watches."
         )
         add("--returned_labels", labels, metavar="PATH")
-        add("--label_column", "Their column with the label. Default label.", metavar="NAME", default="label")
+        label_column = "Their column with the label. Default label, or class where that is absent."
+        add("--label_column", label_column, metavar="NAME", default="label")
         waiting = "Flows of endless input that wait for their label; those that ended first go. Default 1000000."
         add("--labels_wait_flows", waiting, metavar="N", type=int, default=1_000_000)
         alarms = "Labelled flows between two false alarms that the model has decayed, on average. Default 100000."

@@ -11,16 +11,16 @@ from pipelines.plan import Plan
 from pipelines.runners import new_pipeline
 from pipelines.stream_options import StreamOptions
 from pipelines.summary import Summary
-from pipelines.terminal import mistake_in, say
+from pipelines.terminal import mistakes_told
 from pipelines.waiting import RunningJob, stop_signals
 from sinks import outputs
+from sinks.command import say
 from sinks.rejects import RejectsSink
 from sinks.sensors import WriteSensorEvents
 from sources import streaming
 from transforms.assemble import AssembleFlows
 from transforms.decode import DecodePackets
 from transforms.handover import BY_VALUE, InProcess
-from transforms.records import InputError
 
 IN_FLIGHT_OCTETS = 128 << 20
 """Prism queues without bound what a step does not keep up with; so much of packets may be underway on it."""
@@ -84,7 +84,7 @@ class EndlessJob:
         outputs.adopt_left(plan.urls, plan.beside)
         started = time.monotonic()
         try:
-            with stop_signals() as asked_to_stop:
+            with mistakes_told(), stop_signals() as asked_to_stop:
                 result = pipeline.run()
                 if not getattr(result, "has_job", True):
                     return None
@@ -92,11 +92,6 @@ class EndlessJob:
                 if not self._options.quiet:
                     say("running; Ctrl-C completes the files and stops")
                 running.wait(asked_to_stop)
-        except Exception as error:
-            mistake = mistake_in(error)
-            if mistake is None:
-                raise
-            raise InputError(mistake) from error
         finally:
             held = outputs.complete(plan.urls, plan.beside, plan.job)
             if held:

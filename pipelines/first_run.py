@@ -19,7 +19,7 @@ import numba
 import numpy as np
 import pyarrow as pa
 
-from pipelines.terminal import say
+from sinks.command import say
 from sources import captures
 from transforms import flow_table
 from transforms.features.registry import load_family

@@ -24,9 +24,10 @@ from pipelines.plan import Plan, graph_of
 from pipelines.score_options import ScoreOptions, feature_sets_for
 from pipelines.sink_options import SinkOptions
 from pipelines.stream_options import StreamOptions
-from pipelines.terminal import configure_logging, leave, say, stoppable
+from pipelines.terminal import configure_logging, leave, stoppable
 from pipelines.verdicts import schema_after, steps_of
 from sinks import outputs, sensors, unsent
+from sinks.command import say, status_of
 from sinks.outputs import SinkContext
 from transforms.features import sets
 from transforms.records import InputError
@@ -158,13 +159,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns its exit status."""
     configure_logging()
     leftovers = ExitStack()
-    with stoppable(leftovers.close), leftovers:
-        try:
+
+    def work() -> None:
+        with stoppable(leftovers.close), leftovers:
             run(sys.argv[1:] if arguments is None else arguments, leftovers)
-        except InputError as error:
-            say(str(error))
-            return 2
-    return 0
+
+    return status_of(work)
 
 
 if __name__ == "__main__":

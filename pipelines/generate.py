@@ -14,42 +14,37 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from pipelines.config import parsed
-from pipelines.terminal import OneLineParser, say
+from sinks.command import OneLineParser, status_of
 from sources.generate.capture import GenerateSettings, generate
 from sources.generate.profiles import PROFILES
-from training.labels.times import time_ns
 from transforms.records import InputError
+from transforms.times import time_ns
 
 _DEFAULT_START = "2026-01-05T08:00:00Z"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns its exit status."""
-    try:
-        arguments = parsed(_parser(), argv)
-        settings = GenerateSettings(
-            output=arguments.output,
-            packets=arguments.packets,
-            seed=arguments.seed,
-            profile=arguments.profile,
-            flows=arguments.flows,
-            labels=arguments.labels,
-            start_ns=_start_ns(arguments.start),
-        )
-        with _progress(settings.packets, arguments.quiet) as on_progress:
-            generated = generate(settings, on_progress)
-    except InputError as error:
-        say(str(error))
-        return 2
-    except KeyboardInterrupt:
-        say("stopped; no half-written file is left")
-        return 130
+    return status_of(lambda: _run(parsed(_parser(), argv)))
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    settings = GenerateSettings(
+        output=arguments.output,
+        packets=arguments.packets,
+        seed=arguments.seed,
+        profile=arguments.profile,
+        flows=arguments.flows,
+        labels=arguments.labels,
+        start_ns=_start_ns(arguments.start),
+    )
+    with _progress(settings.packets, arguments.quiet) as on_progress:
+        generated = generate(settings, on_progress)
     if not arguments.quiet:
         print(
             f"{settings.output}: {generated.packets:,} packets, {generated.flows:,} flows, "
             f"{generated.frame_octets:,} octets, {generated.seconds:,.0f} s of traffic"
         )
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:

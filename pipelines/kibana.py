@@ -12,8 +12,9 @@ from collections.abc import Sequence
 import pyarrow as pa
 
 from pipelines.config import parsed
-from pipelines.terminal import OneLineParser, leave, say
+from pipelines.terminal import leave
 from sinks import drift, kibana, sensors
+from sinks.command import OneLineParser, status_of
 from sinks.search_client import INDEX_NAME
 from transforms import fields, score
 from transforms.drift import rows
@@ -43,22 +44,21 @@ def bundle(index: str) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns its exit status."""
+    return status_of(lambda: _run(arguments))
+
+
+def _run(arguments: Sequence[str] | None) -> None:
     parser = OneLineParser(prog="python -m pipelines.kibana", description="Writes Kibana's saved objects.")
     parser.add_argument("--index", default="flows", help="What the names of the indices begin with. Default flows.")
     parser.add_argument("--output", required=True, metavar="FILE", help="The file to write.")
+    options = parsed(parser, arguments)
+    if not INDEX_NAME.fullmatch(options.index):
+        raise InputError(f"--index {options.index}: is no name of an index: small letters, digits, - and _")
     try:
-        options = parsed(parser, arguments)
-        if not INDEX_NAME.fullmatch(options.index):
-            raise InputError(f"--index {options.index}: is no name of an index: small letters, digits, - and _")
         with open(options.output, "w", encoding="utf-8") as file:
             file.write(bundle(options.index))
-    except InputError as error:
-        say(str(error))
-        return 2
     except OSError as error:
-        say(f"--output {options.output}: cannot be written: {error.strerror}")
-        return 2
-    return 0
+        raise InputError(f"--output {options.output}: cannot be written: {error.strerror}") from error
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from pathlib import Path
 from zoneinfo import ZoneInfo
 
 from pipelines.config import parsed
-from pipelines.terminal import OneLineParser, say
+from sinks.command import OneLineParser, status_of
 from training.labels.flow_files import MATCHES, OVERLAPS, check_output, flow_files, label_files
 from training.labels.labeller import ATTEMPTED_AS, Labeller, LabelSettings
 from training.labels.read import FORMATS, ReadSettings, read_tellers
@@ -28,23 +28,18 @@ _LONGEST_NAME = 40
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns its exit status."""
-    try:
-        arguments = parsed(_parser(), argv)
-        flows, output = Path(arguments.flows), Path(arguments.output)
-        flow_files(flows)
-        check_output(output, flows)
-        labeller = _labeller(arguments)
-        with _progress(arguments.quiet) as on_progress:
-            rows = label_files(flows, output, labeller, on_progress)
-    except InputError as error:
-        say(str(error))
-        return 2
-    except KeyboardInterrupt:
-        say("stopped; no half-written file is left")
-        return 130
+    return status_of(lambda: _run(parsed(_parser(), argv)))
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    flows, output = Path(arguments.flows), Path(arguments.output)
+    flow_files(flows)
+    check_output(output, flows)
+    labeller = _labeller(arguments)
+    with _progress(arguments.quiet) as on_progress:
+        rows = label_files(flows, output, labeller, on_progress)
     if not arguments.quiet:
         _show(labeller, rows, arguments.output)
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:

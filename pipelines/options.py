@@ -15,8 +15,8 @@ from pipelines.score_options import ScoreOptions
 from pipelines.sink_options import SinkOptions
 from pipelines.stream_options import StreamOptions
 from pipelines.summary import check_path
-from pipelines.terminal import OneLineParser
 from pipelines.words import comma_separated
+from sinks.command import OneLineParser
 from transforms.records import InputError
 
 T = TypeVar("T", bound=PipelineOptions)

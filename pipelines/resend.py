@@ -11,9 +11,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from pipelines.config import parsed
-from pipelines.terminal import OneLineParser, configure_logging, leave, say
+from pipelines.terminal import configure_logging, leave
 from sinks import outputs, unsent
 from sinks.blocks import BlockSender, Sent, WriteBlocks
+from sinks.command import OneLineParser, status_of
 from sinks.journal import Journal
 from sinks.outputs import SinkContext
 from sinks.record_files import complete
@@ -75,23 +76,22 @@ def write_rejects(folder: Path, rejects: Iterable[Reject]) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns its exit status."""
     configure_logging()
+    return status_of(lambda: _run(arguments))
+
+
+def _run(arguments: Sequence[str] | None) -> None:
     parser = OneLineParser(prog="python -m pipelines.resend", description="Sends what servers did not take.")
     parser.add_argument("folder", nargs="?", default="unsent", metavar="DIR", help="Where it waits. Default unsent.")
     parser.add_argument("--output", metavar="URL", help="Send it here instead.")
     parser.add_argument("--rejects", metavar="DIR", help="Folder of what is refused. Default `rejects` beside DIR.")
     parser.add_argument("--retry_s", metavar="S", type=float, default=60.0, help="Try so long. Default 60.")
-    try:
-        options = parsed(parser, arguments)
-        folder = Path(options.folder)
-        if not folder.is_dir():
-            raise InputError(f"{folder}: is no folder; name the one that the job wrote to")
-        rejects = Path(options.rejects) if options.rejects else folder.absolute().parent / "rejects"
-        accepted, refused = resend(folder, rejects, options.output, options.retry_s)
-    except InputError as error:
-        say(str(error))
-        return 2
+    options = parsed(parser, arguments)
+    folder = Path(options.folder)
+    if not folder.is_dir():
+        raise InputError(f"{folder}: is no folder; name the one that the job wrote to")
+    rejects = Path(options.rejects) if options.rejects else folder.absolute().parent / "rejects"
+    accepted, refused = resend(folder, rejects, options.output, options.retry_s)
     print(f"{accepted:,} records sent, {refused:,} refused" + (f", those are in {rejects}" if refused else ""))
-    return 0
 
 
 if __name__ == "__main__":

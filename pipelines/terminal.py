@@ -1,33 +1,20 @@
 """What a person sees: log lines, a progress bar, the summary; and how mistakes are told."""
 
 import atexit
-import difflib
 import logging
 import os
 import re
 import signal
 import sys
-import threading
-from argparse import ArgumentParser
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from types import FrameType
 from typing import Any, NoReturn
 
+from sinks.command import STOPPING, say, signals_to
 from transforms.records import InputError
 
 _IN_TRACEBACK = re.compile(r"InputError: (.+)$", re.MULTILINE)
 _STEPS = re.compile(r" \[while running .*$", re.DOTALL)
-
-
-class OneLineParser(ArgumentParser):
-    """An argument parser whose complaints are one line."""
-
-    def error(self, message: str) -> NoReturn:
-        """Raises `InputError` with the message, and with the option that an unknown one is like."""
-        unknown = re.match(r"unrecognized arguments: (--\w+)", message)
-        near = difflib.get_close_matches(unknown[1], self._option_string_actions, 1) if unknown else []
-        raise InputError(f"{message}; did you mean {near[0]}?" if near else f"{message}; see --help")
 
 
 class _Lines(logging.Handler):
@@ -44,11 +31,6 @@ def configure_logging() -> None:
     logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
 
 
-def say(message: str) -> None:
-    """One line on standard error."""
-    print(f"flowbeam: {message}", file=sys.stderr, flush=True)
-
-
 @contextmanager
 def stoppable(clean_up: Callable[[], object]) -> Generator[None, None, None]:
     """Ctrl-C, a closed terminal or SIGTERM end the process at once: one line, status 128 and the signal's number.
@@ -59,25 +41,16 @@ def stoppable(clean_up: Callable[[], object]) -> Generator[None, None, None]:
         clean_up: Called first; threads still run then.
     """
 
-    def stop(number: int, _: FrameType | None) -> None:
-        for signal_number in before:
+    def stop(number: int) -> None:
+        for signal_number in STOPPING:
             signal.signal(signal_number, signal.SIG_IGN)
         progress.end()
         clean_up()
         say("stopped; no half-written file is left")
         os._exit(128 + number)
 
-    before = {}
-    if threading.current_thread() is threading.main_thread():
-        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-        before = {number: handler for number, handler in handlers.items() if handler is not signal.SIG_IGN}
-    for number in before:
-        signal.signal(number, stop)
-    try:
+    with signals_to(stop):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def leave(status: int) -> NoReturn:
@@ -97,6 +70,18 @@ def mistake_in(error: BaseException) -> str | None:
         return _STEPS.sub("", str(error))
     found = _IN_TRACEBACK.findall(str(error))
     return _STEPS.sub("", found[-1]).replace("\\'", "'") if found else None
+
+
+@contextmanager
+def mistakes_told() -> Generator[None, None, None]:
+    """A runner's error that began as an `InputError`, on whatever worker, leaves as one with its line alone."""
+    try:
+        yield
+    except Exception as error:
+        mistake = mistake_in(error)
+        if mistake is None:
+            raise
+        raise InputError(mistake) from error
 
 
 class Progress:

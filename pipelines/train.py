@@ -15,8 +15,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipelines.terminal import configure_logging, say
+from pipelines.terminal import configure_logging
 from pipelines.train_options import model_place, new_data, parse_options, train_settings
+from sinks.command import say, status_of
 from transforms.records import InputError
 
 if TYPE_CHECKING:
@@ -29,22 +30,20 @@ NOT_BETTER = 1
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns its exit status."""
     configure_logging()
-    try:
-        options = parse_options(arguments)
-        if options.evaluate:
-            return _evaluate(options)
-        if getattr(options, "continue"):
-            return _continue(options)
-        return _train(options)
-    except InputError as error:
-        say(str(error))
-        return 2
-    except KeyboardInterrupt:
-        say("stopped; no half-written model is left")
-        return 130
+    return status_of(lambda: _run(parse_options(arguments)))
 
 
-def _train(options: Namespace) -> int:
+def _run(options: Namespace) -> int:
+    if getattr(options, "continue"):
+        return _continue(options)
+    if options.evaluate:
+        _evaluate(options)
+    else:
+        _train(options)
+    return 0
+
+
+def _train(options: Namespace) -> None:
     place = model_place(options)
     if options.flows:
         from training import saving, train
@@ -60,10 +59,9 @@ def _train(options: Namespace) -> int:
         export_savedmodel(place, Path(options.export_savedmodel))
         if not options.quiet:
             print(f"{options.export_savedmodel}: {place} as a TensorFlow SavedModel")
-    return 0
 
 
-def _evaluate(options: Namespace) -> int:
+def _evaluate(options: Namespace) -> None:
     from training import continuing
     from training.report import write_report
 
@@ -80,7 +78,6 @@ def _evaluate(options: Namespace) -> int:
         _show(report)
         if options.metrics:
             print(f"{options.metrics}: all figures; {Path(options.metrics).with_suffix('.html')} shows them")
-    return 0
 
 
 def _continue(options: Namespace) -> int:

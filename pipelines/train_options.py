@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.config import parsed
-from pipelines.terminal import OneLineParser
 from pipelines.words import comma_separated
+from sinks.command import OneLineParser
 from transforms.records import InputError
 
 if TYPE_CHECKING:

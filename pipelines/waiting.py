@@ -3,12 +3,10 @@
 import contextlib
 import logging
 import re
-import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Generator
-from types import FrameType
 from typing import Any, TextIO
 
 import grpc
@@ -17,7 +15,8 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from pipelines.flink_cluster import FlinkJob, find_job
 from pipelines.stream_options import StreamOptions
 from pipelines.summary import Summary
-from pipelines.terminal import mistake_in, say
+from pipelines.terminal import mistake_in
+from sinks.command import say, signals_to
 from transforms.records import InputError
 
 STOP_WITHIN_S = 20.0
@@ -266,28 +265,12 @@ def silence_workers() -> _OneTelling:
 
 @contextlib.contextmanager
 def stop_signals() -> Generator[Callable[[], bool], None, None]:
-    """Catches SIGINT, SIGTERM and SIGHUP; gives what tells whether one came. The second finds what was there before.
-
-    A signal that is ignored stays so. Outside the main thread nothing is caught.
-    """
+    """Catches SIGINT, SIGTERM and SIGHUP; gives what tells whether one came. The second finds what was there before."""
     asked = threading.Event()
 
-    def ask(number: int, _: FrameType | None) -> None:
+    def ask(_: int) -> None:
         asked.set()
         restore()
 
-    before = {}
-    if threading.current_thread() is threading.main_thread():
-        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-        before = {number: handler for number, handler in before.items() if handler is not signal.SIG_IGN}
-
-    def restore() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-    for number in before:
-        signal.signal(number, ask)
-    try:
+    with signals_to(ask) as restore:
         yield asked.is_set
-    finally:
-        restore()

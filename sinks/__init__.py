@@ -1,7 +1,12 @@
-"""Where flows and rejects go. The module's name is the URL scheme. Importing this sets up logging and warnings."""
+"""Where flows and rejects go. The module's name is the URL scheme.
+
+Importing this sets up what is shown of logging, of warnings, and of Ctrl-C.
+"""
 
 import logging
+import sys
 import warnings
+from types import TracebackType
 
 
 class _WithoutCloudNotice(logging.Filter):
@@ -9,6 +14,17 @@ class _WithoutCloudNotice(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         return not str(record.msg).startswith(("apitools not found", "Failed to import GCSFileSystem"))
+
+
+def _show_error(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+    """Ctrl-C while modules are being imported is one line, too; anything else is shown as ever."""
+    if issubclass(kind, KeyboardInterrupt):
+        print("flowbeam: stopped", file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, traceback)
+
+
+sys.excepthook = _show_error
 
 
 for _name in (None, "apache_beam.io.filesystems"):

@@ -11,7 +11,6 @@ that was sent twice is there once; `sinks.bigquery_views` has others. Parameter:
     python -m sinks.bigquery --load flows --table PROJECT.DATASET.TABLE
 """
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
@@ -23,6 +22,7 @@ import pyarrow as pa
 
 from sinks import bigquery_client, bigquery_schema, bigquery_views
 from sinks.blocks import WriteBlocks
+from sinks.command import OneLineParser, status_of
 from sinks.outputs import SinkContext, SinkUrl
 from transforms import fields
 from transforms.features import sets
@@ -49,7 +49,11 @@ def open_sink(url: SinkUrl, context: SinkContext) -> beam.PTransform:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns its exit status."""
-    parser = argparse.ArgumentParser(
+    return status_of(lambda: _run(arguments))
+
+
+def _run(arguments: Sequence[str] | None) -> None:
+    parser = OneLineParser(
         prog="python -m sinks.bigquery",
         description="The table of flows: its schema and views for Terraform, made, or loaded with Parquet files.",
         allow_abbrev=False,
@@ -71,24 +75,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--table", metavar="PROJECT.DATASET.TABLE", help="The table of --setup and --load; made if it is missing."
     )
     options = parser.parse_args(arguments)
-    try:
-        if options.load is not None:
-            _load(options.load, _place(options.table, "--load"))
-            return 0
-        if options.views:
-            views = {view.name: {"description": view.description, "query": view.query} for view in bigquery_views.VIEWS}
-            print(json.dumps(views, indent=2))
-            return 0
-        schema = _schema_in(options.like) if options.like else _schema_of(options.features or [sets.FLOWBEAM])
-        if options.setup:
-            made = bigquery_client.prepare(_place(options.table, "--setup"), schema)
-            print(f"made: {', '.join(made)}" if made else "all is there already")
-        else:
-            print(json.dumps(bigquery_schema.table_fields(schema), indent=2, ensure_ascii=False))
-    except InputError as error:
-        print(f"flowbeam: {error}", file=sys.stderr)
-        return 2
-    return 0
+    if options.load is not None:
+        _load(options.load, _place(options.table, "--load"))
+        return
+    if options.views:
+        views = {view.name: {"description": view.description, "query": view.query} for view in bigquery_views.VIEWS}
+        print(json.dumps(views, indent=2))
+        return
+    schema = _schema_in(options.like) if options.like else _schema_of(options.features or [sets.FLOWBEAM])
+    if options.setup:
+        made = bigquery_client.prepare(_place(options.table, "--setup"), schema)
+        print(f"made: {', '.join(made)}" if made else "all is there already")
+    else:
+        print(json.dumps(bigquery_schema.table_fields(schema), indent=2, ensure_ascii=False))
 
 
 def _place(table: str | None, task: str) -> bigquery_client.Place:

@@ -20,7 +20,6 @@ A row's time of writing is the flow's start plus the record's number in microsec
 one whichever comes first, the same one again changes nothing, and time windows are those of the traffic.
 """
 
-import argparse
 import functools
 import sys
 from collections.abc import Iterator, Sequence
@@ -35,6 +34,7 @@ from sinks.blocks import Unavailable, WriteBlocks
 from sinks.cassandra_cells import Cell
 from sinks.cassandra_client import Place, connected, place_of, plain_errors, raise_plain
 from sinks.cassandra_tables import DAY, Table, tables_of
+from sinks.command import OneLineParser, status_of
 from sinks.jsonl import JsonObjects
 from sinks.outputs import SinkContext, SinkUrl, parse_url
 from transforms import fields
@@ -295,18 +295,17 @@ def _times_of_writing(flows: pa.RecordBatch) -> list[Cell]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """`--setup`: makes the keyspace, and the tables with the columns that every flow has."""
-    parser = argparse.ArgumentParser(prog="python -m sinks.cassandra", description=main.__doc__, allow_abbrev=False)
+    return status_of(lambda: _run(arguments))
+
+
+def _run(arguments: Sequence[str] | None) -> None:
+    parser = OneLineParser(prog="python -m sinks.cassandra", description=main.__doc__, allow_abbrev=False)
     parser.add_argument("--setup", metavar="URL", required=True, help="cassandra://HOST/KEYSPACE, made if missing.")
     parser.add_argument("--replication", metavar="N", type=int, default=1, help="Copies of each row. Default 1.")
     options = parser.parse_args(arguments)
-    try:
-        place = place_of(parse_url(options.setup))
-        setup(place, options.replication)
-    except InputError as error:
-        print(f"flowbeam: {error}", file=sys.stderr)
-        return 2
+    place = place_of(parse_url(options.setup))
+    setup(place, options.replication)
     print(f"{place.named}: ready")
-    return 0
 
 
 def setup(place: Place, replication: int) -> None:

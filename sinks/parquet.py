@@ -17,7 +17,6 @@ large ones, at any time (`sinks/compaction.py`):
     python -m sinks.parquet --compact flows
 """
 
-import argparse
 import glob
 import os
 import sys
@@ -35,6 +34,7 @@ from apache_beam.metrics import Metrics
 from sinks import compaction, flow_files, places
 from sinks.append_records import AppendRecords
 from sinks.background import Background
+from sinks.command import OneLineParser, status_of
 from sinks.flow_files import COMPRESSIONS, INTERIM, FileWriter, FlowFiles, gathered_batches
 from sinks.outputs import TOP_TALKERS, SinkContext, SinkUrl
 from sinks.record_files import Written
@@ -184,7 +184,11 @@ class _WriteFiles(beam.DoFn):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns its exit status."""
-    parser = argparse.ArgumentParser(
+    return status_of(lambda: _run(arguments))
+
+
+def _run(arguments: Sequence[str] | None) -> None:
+    parser = OneLineParser(
         prog="python -m sinks.parquet",
         description="Looks after the files of an output parquet:DIR.",
         allow_abbrev=False,
@@ -203,15 +207,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help=f"Records of a file, at most; 2 KB of memory each. Default {compaction.FILE_ROWS}.",
     )
     options = parser.parse_args(arguments)
-    try:
-        if options.file_rows < 1:
-            raise InputError(f"--file_rows: {options.file_rows}; give 1 or more")
-        done = compaction.compact(places.local_path("--compact", options.compact), options.file_rows)
-    except InputError as error:
-        print(f"flowbeam: {error}", file=sys.stderr)
-        return 2
+    if options.file_rows < 1:
+        raise InputError(f"--file_rows: {options.file_rows}; give 1 or more")
+    done = compaction.compact(places.local_path("--compact", options.compact), options.file_rows)
     print(f"{done.merged:,} files became {done.made:,}; {done.repeated:,} records were there twice")
-    return 0
 
 
 if __name__ == "__main__":

@@ -4,9 +4,7 @@ A document's id is the flow's, its version the record's number: a record replace
 one, and one that is there already is accepted as such. What a document holds that the server refuses is a reject.
 """
 
-import argparse
 import re
-import sys
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -16,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from sinks.blocks import Counted, Unavailable, WriteBlocks
+from sinks.command import OneLineParser, status_of
 from sinks.outputs import SinkContext, SinkUrl, parse_url
 from sinks.search_client import Address, connect, parse_address, reason_of
 from transforms import fields
@@ -157,7 +156,11 @@ class Bulk:
 
 def main(module: str, arguments: Sequence[str]) -> int:
     """`python -m sinks.elasticsearch --setup URL`: makes the index template, and says what it did."""
-    parser = argparse.ArgumentParser(prog=f"python -m sinks.{module}", description="Prepares a server for flows.")
+    return status_of(lambda: _run(module, arguments))
+
+
+def _run(module: str, arguments: Sequence[str]) -> None:
+    parser = OneLineParser(prog=f"python -m sinks.{module}", description="Prepares a server for flows.")
     parser.add_argument("--setup", metavar="URL", required=True, help="Make the index template for this output.")
     parser.add_argument(
         "--features", metavar="SETS", default=sets.FLOWBEAM, help=f"Feature sets to come. Default {sets.FLOWBEAM}."
@@ -165,18 +168,16 @@ def main(module: str, arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     from sinks.documents import Documents
 
+    chosen = sets.features_for(map(sets.get, options.features.split(",")))
+    schema = fields.arrow_schema([*fields.COMMON, *(sets.CANONICAL[name] for name in chosen)])
+    url = parse_url(options.setup)
+    if url.module != module:
+        raise InputError(f"{url}: is no output of {module}")
+    address = parse_address(url)._replace(setup=True)
+    documents = Documents(schema, address.name)
     try:
-        chosen = sets.features_for(map(sets.get, options.features.split(",")))
-        schema = fields.arrow_schema([*fields.COMMON, *(sets.CANONICAL[name] for name in chosen)])
-        url = parse_url(options.setup)
-        if url.module != module:
-            raise InputError(f"{url}: is no output of {module}")
-        address = parse_address(url)._replace(setup=True)
-        documents = Documents(schema, address.name)
         makes = set_up(address, documents.mapping())
-    except (InputError, Unavailable) as error:
-        print(f"flowbeam: {error}", file=sys.stderr)
-        return 2
+    except Unavailable as error:
+        raise InputError(str(error)) from error
     done = "is made" if makes else "is up to date"
     print(f"{url}: the index template {address.name} {done}, {len(documents.leaves)} fields")
-    return 0

@@ -14,7 +14,10 @@ from transforms.records import InputError, Reject
 
 FLOW_ID = "flow_id"
 
-LABELS = pa.schema([(FLOW_ID, pa.binary(16)), ("label", pa.string())])
+LABEL, CLASS = "label", "class"
+"""The usual name of the label's column; `pipelines.generate`'s, which is taken where the usual one is absent."""
+
+LABELS = pa.schema([(FLOW_ID, pa.binary(16)), (LABEL, pa.string())])
 """What is read."""
 
 FORMATS = {".parquet": "parquet", ".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl"}
@@ -64,12 +67,12 @@ def label_files_in(folder: Path) -> list[Path]:
     return [folder / name for name in names if Path(name).suffix in FORMATS]
 
 
-def read_labels(path: Path, column: str = "label") -> Iterator[LabelsRead]:
+def read_labels(path: Path, column: str = LABEL) -> Iterator[LabelsRead]:
     """Reads a file, piece by piece.
 
     Args:
         path: The file.
-        column: Name of the column that has the label.
+        column: Name of the column that has the label; `class` stands for a `label` that is not there.
 
     Raises:
         InputError: It cannot be read, or a column is missing.
@@ -105,7 +108,7 @@ def _parquet(path: Path, column: str) -> Blocks:
     import pyarrow.parquet as pq  # heavy: not for a job without labels
 
     with pq.ParquetFile(path) as file:
-        _check_columns(path, column, file.schema_arrow.names)
+        column = _label_column(path, column, file.schema_arrow.names)
         for batch in file.iter_batches(BLOCK_ROWS, columns=[FLOW_ID, column]):
             yield batch.select([FLOW_ID, column]), []
 
@@ -114,7 +117,7 @@ def _csv(path: Path, column: str) -> Blocks:
     from pyarrow import csv
 
     with open(path, encoding="utf-8-sig", errors="replace") as file:
-        _check_columns(path, column, next(iter(_fields(file.readline(1 << 20))), []))
+        column = _label_column(path, column, next(iter(_fields(file.readline(1 << 20))), []))
     refused: list[Reject] = []
 
     def refuse(row: Any) -> str:
@@ -141,6 +144,7 @@ def _fields(line: str) -> Iterator[list[str]]:
 
 def _jsonl(path: Path, column: str) -> Blocks:
     number = 0
+    other = CLASS if column == LABEL else column
     schema = pa.schema([(FLOW_ID, pa.string()), (column, pa.string())])
     with open(path, "rb") as file:
         while lines := file.readlines(BLOCK_OCTETS):
@@ -148,7 +152,7 @@ def _jsonl(path: Path, column: str) -> Blocks:
             for line in lines:
                 try:
                     said = json.loads(line) if line.strip() else {}
-                    rows.append({FLOW_ID: _text(said.get(FLOW_ID)), column: _text(said.get(column))})
+                    rows.append({FLOW_ID: _text(said.get(FLOW_ID)), column: _text(said.get(column, said.get(other)))})
                 except (ValueError, AttributeError, RecursionError):
                     refused.append(Reject("labels", REJECT_ROW, str(path), number, line))
                 number += 1
@@ -159,10 +163,12 @@ def _text(value: Any) -> str | None:
     return value if value is None or isinstance(value, str) else json.dumps(value)
 
 
-def _check_columns(path: Path, column: str, names: list[str]) -> None:
-    for name in (FLOW_ID, column):
+def _label_column(path: Path, column: str, names: list[str]) -> str:
+    chosen = CLASS if column == LABEL and LABEL not in names and CLASS in names else column
+    for name in (FLOW_ID, chosen):
         if name not in names:
             raise InputError(f"{path}: has no column {name}; labels need {FLOW_ID} and {column}, see --label_column")
+    return chosen
 
 
 _READERS = {"parquet": _parquet, "csv": _csv, "jsonl": _jsonl}

@@ -44,6 +44,7 @@ MAY_IMPORT = {
         "transforms.identity",
         "transforms.addresses",  # the texts of identity's addresses
         "transforms.kernel",
+        "transforms.times",
     ),
     "training": ("training", "transforms"),
     "transforms": ("transforms",),
@@ -54,6 +55,7 @@ MAY_IMPORT_ALONE = {
     "transforms/records.py": (),
     "transforms/fields.py": (),
     "transforms/kernel.py": (),
+    "transforms/times.py": (),
     "transforms/addresses.py": ("transforms.kernel",),
     "transforms/identity.py": ("transforms.records", "transforms.kernel"),
 }

@@ -39,7 +39,10 @@ def text(content: str) -> Markup:
 
 
 def table(head: tuple[Any, ...], rows: list[tuple[Any, ...]], kind: str = "") -> Markup:
-    """A table; the first cell of each row is its heading, and all others are numbers."""
+    """A table; the first cell of each row is its heading, and all others are numbers.
+
+    Of the kind `texts` all cells are texts, of the kind `pairs` the first two.
+    """
     headings = tag("tr", *(tag("th", cell, scope="col") for cell in head))
     body = [tag("tr", tag("th", first, scope="row"), *(tag("td", cell) for cell in cells)) for first, *cells in rows]
     return tag("div", tag("table", tag("thead", headings), tag("tbody", *body)), class_=f"table {kind}".strip())

@@ -144,7 +144,7 @@ def _confusion(metrics: Metrics) -> Markup:
             (named(names[true]), named(names[answered]), f"{count:,}")
             for count, true, answered in sorted(wrong, key=lambda one: (-one[0], *one[1:]))
         ]
-        return _cut_table(("true class", "answered", "rows"), listed)
+        return _cut_table(("true class", "answered", "rows"), listed, "pairs")
     rows = []
     for i, (name, row) in enumerate(zip(names, metrics.confusion, strict=True)):
         total = sum(row)
@@ -274,7 +274,7 @@ def _leaks(report: Report) -> tuple[str, Markup]:
     rows = [
         (named(one.column), one.reason, "kept: --allow_leaks" if one.allowed else "left out") for one in report.leaks
     ]
-    return "Columns that tell the class without describing traffic.", _cut_table(("column", "it is", ""), rows)
+    return "Columns that tell the class without describing traffic.", _cut_table(("column", "it is", ""), rows, "texts")
 
 
 def _made(report: Report) -> Iterator[Markup]:
@@ -289,7 +289,7 @@ def _made(report: Report) -> Iterator[Markup]:
         "created": report.created,
         "flowbeam": report.flowbeam,
     }
-    yield table(("setting", "value"), [(name, named(value)) for name, value in facts.items() if value])
+    yield table(("setting", "value"), [(name, named(value)) for name, value in facts.items() if value], "texts")
     if report.features:
         listed = tag("p", *(together(named(name), ", " if name != report.features[-1] else "")
                             for name in report.features[:10 * MOST_LISTED]))  # fmt: skip
@@ -299,11 +299,11 @@ def _made(report: Report) -> Iterator[Markup]:
 # --- pieces ----------------------------------------------------------------------------------------------------------
 
 
-def _cut_table(head: tuple[Any, ...], rows: list[tuple[Any, ...]]) -> Markup:
+def _cut_table(head: tuple[Any, ...], rows: list[tuple[Any, ...]], kind: str = "") -> Markup:
     """A table of at most so many rows, with a line about the rest."""
     rest = len(rows) - MOST_LISTED
     note = tag("p", f"And {rest:,} more.") if rest > 0 else Markup()
-    return together(table(head, rows[:MOST_LISTED]), note) if rows else Markup()
+    return together(table(head, rows[:MOST_LISTED], kind), note) if rows else Markup()
 
 
 def _key(names: Sequence[str]) -> Markup:

@@ -35,7 +35,7 @@ header .kind { color: var(--soft); font-size: .85rem; letter-spacing: .04em; mar
 .table { overflow-x: auto; margin: 0 0 1.2rem; }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .35rem .9rem .35rem 0; border-bottom: 1px solid var(--grid); text-align: right; vertical-align: top; }
-th:first-child { text-align: left; }
+th:first-child, .texts td, .texts th, .pairs :nth-child(2) { text-align: left; }
 tbody th { font-weight: 400; overflow-wrap: anywhere; min-width: 8rem; }
 thead th { color: var(--soft); font-weight: 600; vertical-align: bottom; }
 .matrix td, .matrix thead th { padding: 0 2px 2px 0; border: 0; }
@@ -52,7 +52,7 @@ thead th { color: var(--soft); font-weight: 600; vertical-align: bottom; }
   background: var(--accent); }
 .figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(20rem, 100%), 1fr)); gap: 1.5rem; }
 figure { margin: 0; min-width: 0; }
-svg { width: 100%; height: auto; display: block; stroke-linejoin: round; }
+svg { width: 100%; max-width: 22rem; height: auto; display: block; stroke-linejoin: round; }
 .key { list-style: none; padding: 0; margin: 0 0 1rem; display: flex; flex-wrap: wrap; gap: .3rem 1.4rem;
   font-size: .9rem; }
 .key li { display: flex; align-items: center; gap: .5rem; min-width: 0; overflow-wrap: anywhere; }

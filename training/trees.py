@@ -77,7 +77,12 @@ def fit_trees(table: Table, settings: TreeSettings, seed: int, weights: np.ndarr
     rows = {**table.columns, _LABEL: np.array(table.classes, dtype=object)[table.labels]}
     if weights is not None:
         rows[_WEIGHT] = weights.astype(np.float32)
-    return learner.train(rows, verbose=0)
+    try:
+        return learner.train(rows, verbose=0)
+    except ValueError as error:  # YDF catches SIGINT itself
+        if "interrupted by user" in str(error):
+            raise KeyboardInterrupt from error
+        raise
 
 
 def probabilities(trees: Any, columns: Mapping[str, np.ndarray]) -> np.ndarray:

@@ -9,11 +9,11 @@ PCollection of `transforms.records.Delivery`.
 import importlib
 import pkgutil
 from dataclasses import dataclass
-from datetime import datetime, timezone
 
 import apache_beam as beam
 
 from transforms.records import InputError
+from transforms.times import time_ns
 
 
 @dataclass(eq=False)
@@ -58,9 +58,7 @@ def start_time_ns(start_at: str) -> int | None:
     if start_at in ("earliest", "latest"):
         return None
     try:
-        time = datetime.fromisoformat(start_at.replace("Z", "+00:00"))
+        return time_ns(start_at)
     except ValueError as error:
         example = "2026-01-31T12:00:00Z"
         raise InputError(f"--start_at {start_at}: neither earliest, latest nor a time such as {example}") from error
-    since = (time if time.tzinfo else time.replace(tzinfo=timezone.utc)) - datetime(1970, 1, 1, tzinfo=timezone.utc)
-    return ((since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds) * 1_000

@@ -1,8 +1,10 @@
 import hashlib
+import json
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pyarrow import csv
 
 from sources import label_files
 from sources.label_files import find_label_files, label_files_in, read_labels
@@ -93,7 +95,7 @@ def test_flow_ids_as_they_lie_in_flows(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.csv", "flow_id,class\n", r"a\.csv: has no column label; labels need flow_id and label, see --label_column"),
+        ("a.csv", "flow_id,kind\n", r"a\.csv: has no column label; labels need flow_id and label, see --label_column"),
         ("a.csv", "", "has no column flow_id"),
         ("a.parquet", "no parquet", "labels cannot be read: "),
     ],
@@ -116,3 +118,26 @@ def test_places_are_files_folders_and_patterns(tmp_path):
         find_label_files(str(tmp_path / "none"))
     with pytest.raises(InputError, match=r"e\.txt: is no label file by its name; known are \.parquet"):
         find_label_files(str(tmp_path / "e.txt"))
+
+
+@pytest.mark.parametrize("name", ["labels.csv", "labels.jsonl", "labels.parquet"])
+def test_the_generators_class_stands_for_a_label_that_is_not_there(tmp_path, name):
+    """The one other name; a `label` beside it counts, and a column that was asked for by name alone does."""
+    hexes = [flow_id(1).hex(), flow_id(2).hex()]
+
+    def read_of(column="label", **columns):
+        table = pa.table({"flow_id": hexes, **columns})
+        if name.endswith(".parquet"):
+            pq.write_table(table, tmp_path / name)
+        elif name.endswith(".csv"):
+            csv.write_csv(table, tmp_path / name)
+        else:
+            (tmp_path / name).write_text("".join(f"{json.dumps(row)}\n" for row in table.to_pylist()))
+        rows, rejects = read(tmp_path / name, column)
+        assert rejects == []
+        return [label for _, label in rows]
+
+    both = {"class": ["scan", "dos"], "label": ["benign", "attack"]}
+    assert read_of(**{"class": ["scan", "dos"]}) == ["scan", "dos"]
+    assert read_of(**both) == ["benign", "attack"]
+    assert read_of("class", **both) == ["scan", "dos"]

@@ -1,5 +1,8 @@
 """Trees: exact splits of few rows, quantiles of many; the same answers from memory and from disk."""
 
+import signal
+import threading
+
 import numpy as np
 import pytest
 from training_testing import rows_of
@@ -45,3 +48,12 @@ def test_the_same_rows_give_the_same_trees_however_many_cores_there_are(monkeypa
         stated.append(probabilities(fit_trees(table, SETTINGS, 1), table.columns))
     assert np.array_equal(stated[0], stated[1])
     assert np.array_equal(stated[0], stated[2])
+
+
+def test_a_stop_while_trees_grow():
+    """YDF catches Ctrl-C and tells it as an error of a value; here it is what it is elsewhere."""
+    rows = made_up(2000, 1)
+    stop = threading.Timer(1, signal.pthread_kill, [threading.main_thread().ident, signal.SIGINT])
+    stop.start()
+    with pytest.raises(KeyboardInterrupt):
+        fit_trees(rows, TreeSettings(trees=1_000_000), 1)

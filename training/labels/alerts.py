@@ -13,9 +13,9 @@ from training.labels.attack_table import PROTOCOLS
 from training.labels.attacks import Attack
 from training.labels.events import BY_COMMUNITY_ID, EventColumns, Events, address_numbers, ends_keys
 from training.labels.rules import FROM, Rule, Rules
-from training.labels.times import time_ns
 from transforms.enrich.address_numbers import NO_NETWORK
 from transforms.records import InputError
+from transforms.times import time_ns
 
 MOST_EVENTS = 8_000_000
 """Alerts that are held at a time, about 100 octets each."""

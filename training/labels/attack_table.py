@@ -13,9 +13,9 @@ import pyarrow as pa
 
 from training.labels.attacks import NEEDS, Attack, needs_of
 from training.labels.rules import ALWAYS, ANY, DIRECTIONS, Ranges, Rule
-from training.labels.times import time_ns
 from transforms.enrich.address_numbers import HOST_BITS, NO_NETWORK, network_numbers
 from transforms.records import InputError
+from transforms.times import time_ns
 
 COLUMNS = (
     "name", "category", "start", "end", "addresses", "networks", "victims", "ports", "source_ports", "protocol",

@@ -123,8 +123,8 @@ class Enrichment:
             and not (settings.reverse_dns or settings.threat_columns)
         ):
             _log.warning(
-                "--threats: %s domains are looked for in nothing; give --reverse_dns or --threat_columns",
-                self._threats.value.domains,
+                "--threats: no column is searched for its domains (%s); give --reverse_dns or --threat_columns",
+                f"{self._threats.value.domains:,}",
             )
 
     def append(self, flows: pa.RecordBatch) -> pa.RecordBatch:

@@ -192,6 +192,15 @@ def test_a_folder_that_is_gone_is_waited_for(tmp_path, caplog):
     ]
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["2026-01-31T12:00:00.5Z", "2026-01-31 12:00:00,50", "2026-01-31T13:00:00.500000000+0100", "1769860800.5"],
+)
+def test_a_time_to_start_at_is_the_same_to_every_python(text):
+    """What `datetime` takes differs between Python 3.10 and later ones."""
+    assert streaming.start_time_ns(text) == 1_769_860_800_500_000_000
+
+
 def test_start_at_latest_and_at_a_time(tmp_path):
     """What is there, or was there at that time, is left out; what is missing before the rest is told."""
     write(tmp_path, block(0), block(1), block(0, sensor="b"))

@@ -3,7 +3,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from training.labels.times import time_ns
+from transforms.times import time_ns
 
 S = 1_000_000_000
 NOON = 1_767_614_400 * S
