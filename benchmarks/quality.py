@@ -1,6 +1,6 @@
 """How good models are on published tables, beside LightGBM and XGBoost with their defaults in the same run.
 
-    python benchmarks/quality.py                        all of it; about an hour on two cores
+    python benchmarks/quality.py                        all of it; some ten minutes on two cores
     python benchmarks/quality.py --only cicids2017 --seeds 3
 
 Reads the labelled tables of FLOWBEAM_CORPUS or ../shared/data. Our trees grow as those of `pipelines.train`, in
