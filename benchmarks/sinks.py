@@ -6,16 +6,19 @@ Servers are those of the tests (`make servers`).
 """
 
 import argparse
+import os
 import shutil
 import sys
 import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 TOP = Path(__file__).parents[1]
@@ -30,6 +33,7 @@ from transforms.features import sets  # noqa: E402
 
 ROWS = 8192
 ROUNDS = 3
+HOURS = 4
 
 
 def flows_of_demo(folder: Path, packets: int) -> list[pa.RecordBatch]:
@@ -76,7 +80,10 @@ def bigquery(batches: list[pa.RecordBatch], _: ExitStack) -> Iterator[str]:
 
 
 def parquet(batches: list[pa.RecordBatch], stack: ExitStack) -> Iterator[str]:
-    """Blocks of a bounded job, and those of an endless one with the files made of its journal, beside pyarrow alone."""
+    """Blocks of a bounded job, and those of an endless one with the files made of its journal, beside pyarrow alone.
+
+    By one writer, and by as many as there are cores, as the bundles of several shards have.
+    """
     from sinks.flow_files import COMPRESSIONS, FlowFiles
     from sinks.journal import Journal
     from sinks.parquet import _WriteFiles
@@ -98,29 +105,42 @@ def parquet(batches: list[pa.RecordBatch], stack: ExitStack) -> Iterator[str]:
         complete(journal, FlowFiles("parquet:benchmark", place, compression))
 
     def by_pyarrow(chosen: list[pa.RecordBatch], compression: str, place: Path) -> None:
-        place.mkdir(exist_ok=True)
+        place.mkdir(parents=True)
         pq.write_table(pa.Table.from_batches(chosen), place / "flows.parquet", compression=compression)
 
+    cores = len(os.sched_getaffinity(0))
+    pool = stack.enter_context(ThreadPoolExecutor(cores))
     for features in ("cic@1", sets.FLOWBEAM):
         names = {*(field.name for field in fields.COMMON), *sets.features_for([sets.get(features)])}
         chosen = [batch.select([name for name in batch.schema.names if name in names]) for batch in batches]
+        chosen = [_hours_later(batch, hours) for hours in range(HOURS) for batch in chosen]
         rows = sum(map(len, chosen))
+        ways = [(work, writers) for work in (bounded, endless, by_pyarrow) for writers in sorted({1, cores})]
         for compression in COMPRESSIONS:
             rates: dict[str, tuple[float, float]] = {}
             octets: dict[str, float] = {}
             for turn in range(ROUNDS):
-                for work in (bounded, endless, by_pyarrow):
-                    place = folder / f"{features}-{compression}-{work.__name__}-{turn}"
-                    rate = _rate(rows, lambda: work(chosen, compression, place))  # noqa: B023
-                    best = rates.get(work.__name__, rate)
-                    rates[work.__name__] = max(rate[0], best[0]), max(rate[1], best[1])
-                    octets[work.__name__] = sum(one.stat().st_size for one in place.rglob("*.parquet")) / rows
+                for work, writers in ways:
+                    name = f"{work.__name__} by {writers}"
+                    place = folder / f"{features}-{compression}-{work.__name__}-{writers}-{turn}"
+                    given = [(chosen[part::writers], compression, place / str(part)) for part in range(writers)]
+                    rate = _rate(rows, lambda: list(pool.map(work, *zip(*given, strict=True))))  # noqa: B023
+                    best = rates.get(name, rate)
+                    rates[name] = max(rate[0], best[0]), max(rate[1], best[1])
+                    octets[name] = sum(one.stat().st_size for one in place.rglob("*.parquet")) / rows
                     shutil.rmtree(place)
             for name, (clock, processor) in rates.items():
                 yield (
                     f"parquet, {features}, {compression}, {name}: {clock:,.0f} flows/s, {processor:,.0f} of processor "
                     f"time, {octets[name]:,.0f} octets each"
                 )
+
+
+def _hours_later(batch: pa.RecordBatch, hours: int) -> pa.RecordBatch:
+    """The same flows some hours later: other files."""
+    column = batch.schema.get_field_index("flow_start_ns")
+    later = pc.add(batch.column(column), hours * 3_600_000_000_000)
+    return batch.set_column(column, batch.schema.field(column), later)
 
 
 def _processor_seconds(work: Callable[[], object]) -> float:
@@ -226,8 +246,6 @@ def kafka(batches: list[pa.RecordBatch], stack: ExitStack) -> Iterator[str]:
 
 def cassandra(batches: list[pa.RecordBatch], stack: ExitStack) -> Iterator[str]:
     """Rows to Cassandra, beside `execute_concurrent_with_args` of rows that are ready."""
-    import os
-
     from cassandra.concurrent import execute_concurrent_with_args
     from cassandra.util import Date
     from servers.cassandra import PASSWORD, USER, CassandraServer
@@ -304,7 +322,7 @@ def main() -> None:
     """Prints a line for each."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", choices=[[], *MEASURED], help="What to measure; all by default.")
-    parser.add_argument("--packets", type=int, default=150_000)
+    parser.add_argument("--packets", type=int, default=600_000)
     options = parser.parse_args()
     with ExitStack() as stack:
         batches = flows_of_demo(Path(stack.enter_context(tempfile.TemporaryDirectory())), options.packets)
