@@ -10,7 +10,9 @@ from apache_beam.metrics import Metrics
 from apache_beam.pvalue import TaggedOutput
 
 import queues
+from sources import number_runs
 from sources.captures import ReadReport, ReadSettings
+from sources.number_runs import Runs
 from transforms import avro
 from transforms.records import (
     FRAGMENT_LATER,
@@ -123,26 +125,25 @@ class _Seen:
     """Which blocks have come."""
 
     def __init__(self) -> None:
-        self.streams: dict[Stream, set[int]] = {}
+        self.streams: dict[Stream, Runs] = {}
         self._ended: set[Stream] = set()
 
     def before(self, batch: PacketBatch) -> bool:
         """Whether the block has come before; from now on it has."""
-        numbers = self.streams.setdefault(batch.stream, set())
-        if batch.sequence in numbers:
+        if not number_runs.add(self.streams.setdefault(batch.stream, []), batch.sequence):
             return True
-        numbers.add(batch.sequence)
         if batch.end:
             self._ended.add(batch.stream)
         return False
 
     def complaints(self, url: str) -> Iterable[str]:
         """A line for each stream with gaps or without end."""
-        for stream, numbers in self.streams.items():
+        for stream, runs in self.streams.items():
             name = f"{url}: sensor {stream.sensor}"
-            missing = max(numbers) + 1 - len(numbers)
+            numbers = runs[-1][1]
+            missing = numbers - sum(after - first for first, after in runs)
             if missing:
-                yield f"{name}: {missing} of {max(numbers) + 1} blocks are missing; flows lack their packets"
+                yield f"{name}: {missing} of {numbers} blocks are missing; flows lack their packets"
             if stream not in self._ended:
                 yield f"{name}: its last block is missing; the capture was stopped, or still runs"
 

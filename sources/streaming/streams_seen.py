@@ -1,11 +1,10 @@
 """What a reader has seen of each stream: which numbers, how far in time, and whether all of it has come."""
 
 import json
-from bisect import bisect_right
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from operator import itemgetter
 
+from sources import number_runs
 from transforms.records import NO_TIME, PacketBatch, Stream
 
 RANGES_MOST = 100
@@ -23,34 +22,21 @@ class _Seen:
         partitions: Number of partitions that its sensor writes to.
         observed_ns: The largest observed time so far.
         last: Number of its end block; None before that was seen.
-        ranges: Runs of numbers that were seen, ascending and apart: first, and the one behind the last.
+        ranges: Runs of numbers that were seen.
     """
 
     partitions: int = 1
     observed_ns: int = NO_TIME
     last: int | None = None
-    ranges: list[list[int]] = field(default_factory=list)
+    ranges: number_runs.Runs = field(default_factory=list)
 
     @property
     def complete(self) -> bool:
         """Every number has come, up to the end block."""
         return self.last is not None and self.ranges == [[0, self.last + 1]]
 
-    def holds(self, number: int) -> bool:
-        at = bisect_right(self.ranges, number, key=itemgetter(0))
-        return at > 0 and number < self.ranges[at - 1][1]
-
     def add(self, number: int) -> None:
-        at = bisect_right(self.ranges, number, key=itemgetter(0))
-        if at and number < self.ranges[at - 1][1]:
-            return
-        if at and number == self.ranges[at - 1][1]:
-            self.ranges[at - 1][1] += 1
-        else:
-            self.ranges.insert(at, [number, number + 1])
-            at += 1
-        if at < len(self.ranges) and self.ranges[at - 1][1] == self.ranges[at][0]:
-            self.ranges[at - 1 : at + 1] = [[self.ranges[at - 1][0], self.ranges[at][1]]]
+        number_runs.add(self.ranges, number)
         if len(self.ranges) > RANGES_MOST:
             self.ranges[:2] = [[self.ranges[0][0], self.ranges[1][1]]]
 
@@ -87,7 +73,7 @@ class StreamsSeen:
     def holds(self, stream: Stream, number: int) -> bool:
         """Whether a number was seen."""
         seen = self._streams.get(stream)
-        return seen is not None and seen.holds(number)
+        return seen is not None and number_runs.holds(seen.ranges, number)
 
     def follows(self, stream: Stream) -> int:
         """The epoch before this one of the sensor's partition, as far as one was seen; -1 without."""
