@@ -201,7 +201,7 @@ def _notices(path: Path, lines: Iterable[tuple[int, bytes]]) -> Iterator[tuple[i
         if text.startswith("#"):
             key, _, value = text.partition(separator)
             if text.startswith("#separator "):
-                separator = text.removeprefix("#separator ").encode().decode("unicode_escape")
+                separator = _separator(f"{path}:{number}", text.removeprefix("#separator "))
             elif key == "#fields":
                 names = value.split(separator)
                 if "note" not in names:
@@ -213,6 +213,16 @@ def _notices(path: Path, lines: Iterable[tuple[int, bytes]]) -> Iterator[tuple[i
             if len(values) != len(names):
                 raise InputError(f"{path}:{number}: {len(values)} values for {len(names)} #fields")
             yield number, {name: value for name, value in zip(names, values, strict=True) if value not in unset}
+
+
+def _separator(at: str, text: str) -> str:
+    try:
+        found = text.encode().decode("unicode_escape")
+    except UnicodeDecodeError:
+        found = ""
+    if not found:
+        raise InputError(f"{at}: {text!r} is no separator; Zeek writes \\x09")
+    return found
 
 
 def _json(path: Path, number: int, line: bytes) -> dict[str, Any]:

@@ -177,6 +177,8 @@ def test_other_separators_and_unset_fields():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        ("#separator \\", "there/log:1: '\\\\' is no separator"),
+        ("#separator ", "there/log:1: '' is no separator"),
         ("#fields\tts\tnote", "there/log: has no notices"),
         ("#fields\tts\tuid", "there/log:1: is no notice.log: its fields have no note"),
         ("#fields\tts\tnote\n1\tx\ty", "there/log:2: 3 values for 2 #fields"),
