@@ -1,6 +1,7 @@
 """What trees say of training rows that they have not learned from."""
 
 import os
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -26,13 +27,18 @@ def held_out(table: Table, in_time: bool, settings: TreeSettings, seed: int) -> 
     Yields:
         Places of rows, and the probabilities of the table's classes for them, `float32[n, n_classes]`.
     """
+    stopped = threading.Event()
 
     def asked(fold: tuple[np.ndarray, np.ndarray]) -> np.ndarray | None:
         learned, judged = fold
         part, there = with_rows_only(table.rows(learned))
-        if len(there) < 2 or not len(judged):
+        if len(there) < 2 or not len(judged) or stopped.is_set():
             return None
-        trees = fit_trees(part, settings, seed)
+        try:
+            trees = fit_trees(part, settings, seed)
+        except BaseException:  # Ctrl-C, for one: the next fold shall not begin
+            stopped.set()
+            raise
         stated = np.zeros((len(judged), len(table.classes)), np.float32)
         stated[:, there] = probabilities(trees, {name: values[judged] for name, values in table.columns.items()})
         return stated

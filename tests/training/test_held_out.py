@@ -51,3 +51,17 @@ def test_in_time_a_whole_stretch_is_asked_about(monkeypatch):
     assert [row for part in asked for row in part] == list(range(60))
     assert sorted(sorted(set(range(60)) - set(part)) for part in asked) == sorted(map(sorted, learned))
     assert len(asked) == FOLDS
+
+
+def test_no_forest_begins_after_a_stop(monkeypatch):
+    begun = []
+
+    def stop(part, *_):
+        begun.append(part)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("training.held_out.fit_trees", stop)
+    monkeypatch.setattr("training.held_out.os.cpu_count", lambda: 1)
+    with pytest.raises(KeyboardInterrupt):
+        list(held_out(table(None), True, SETTINGS, 1))
+    assert len(begun) == 1
