@@ -65,7 +65,8 @@ class FlowOptions(PipelineOptions):
             action="append",
             default=[],
             help="Where flows go: parquet:DIR, duckdb:FILE, csv:FILE, jsonl:FILE, csv:- or jsonl:- for standard output,"
-            " terminal: for people; repeatable. Default parquet:flows.",
+            " terminal: for people, or the URL of a store, a broker or a receiver of alerts; repeatable. Default"
+            " parquet:flows.",
         )
         several("--features", "SET", "Feature set: flowbeam@1 (default), cic@1, flowtbag@1, nfstream@1")
         several("--feature_module", "MODULE", "Python module with a family of features of your own")

@@ -11,6 +11,7 @@ import readme_parts
 from apache_beam.options.pipeline_options import PipelineOptions, _BeamArgumentParser
 
 from pipelines.options import parse_options
+from sinks import outputs
 
 TOP = Path(__file__).parents[1]
 README = (TOP / "README.md").read_text(encoding="utf-8")
@@ -119,3 +120,8 @@ def test_make_help_lists_every_target():
     targets = re.search(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)[1].split()
     listed = subprocess.run(["make", "help"], cwd=TOP, check=True, capture_output=True, text=True, timeout=60).stdout
     assert [line.split()[1] for line in listed.splitlines() if line.startswith("make ")] == targets
+
+
+def test_readme_names_every_output():
+    table = README[README.index("| output | what it writes |") :].split("\n\n", 1)[0]
+    assert {scheme.partition("+")[0] for scheme in outputs.schemes()} == set(re.findall(r"`(\w+):", table))
