@@ -53,6 +53,7 @@ def test_the_same_rows_give_the_same_trees_however_many_cores_there_are(monkeypa
 def test_a_stop_while_trees_grow():
     """YDF catches Ctrl-C and tells it as an error of a value; here it is what it is elsewhere."""
     rows = made_up(2000, 1)
+    trees.ydf_library()  # an interrupted import would harm the tests after this one
     stop = threading.Timer(1, signal.pthread_kill, [threading.main_thread().ident, signal.SIGINT])
     stop.start()
     with pytest.raises(KeyboardInterrupt):
