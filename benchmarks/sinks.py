@@ -18,7 +18,6 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 TOP = Path(__file__).parents[1]
@@ -33,7 +32,6 @@ from transforms.features import sets  # noqa: E402
 
 ROWS = 8192
 ROUNDS = 3
-HOURS = 4
 
 
 def flows_of_demo(folder: Path, packets: int) -> list[pa.RecordBatch]:
@@ -113,7 +111,6 @@ def parquet(batches: list[pa.RecordBatch], stack: ExitStack) -> Iterator[str]:
     for features in ("cic@1", sets.FLOWBEAM):
         names = {*(field.name for field in fields.COMMON), *sets.features_for([sets.get(features)])}
         chosen = [batch.select([name for name in batch.schema.names if name in names]) for batch in batches]
-        chosen = [_hours_later(batch, hours) for hours in range(HOURS) for batch in chosen]
         rows = sum(map(len, chosen))
         ways = [(work, writers) for work in (bounded, endless, by_pyarrow) for writers in sorted({1, cores})]
         for compression in COMPRESSIONS:
@@ -134,13 +131,6 @@ def parquet(batches: list[pa.RecordBatch], stack: ExitStack) -> Iterator[str]:
                     f"parquet, {features}, {compression}, {name}: {clock:,.0f} flows/s, {processor:,.0f} of processor "
                     f"time, {octets[name]:,.0f} octets each"
                 )
-
-
-def _hours_later(batch: pa.RecordBatch, hours: int) -> pa.RecordBatch:
-    """The same flows some hours later: other files."""
-    column = batch.schema.get_field_index("flow_start_ns")
-    later = pc.add(batch.column(column), hours * 3_600_000_000_000)
-    return batch.set_column(column, batch.schema.field(column), later)
 
 
 def _processor_seconds(work: Callable[[], object]) -> float:
