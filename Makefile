@@ -11,10 +11,10 @@ TOOLS := $(VENV)/.tools-installed
 CODE := pipelines queues sources sinks training transforms
 
 .DEFAULT_GOAL := help
-.PHONY: help demo live test servers lint types check check-all bench bench-live wheel lock docs clean
+.PHONY: help demo live test servers servers-bigquery lint types check check-all bench bench-live wheel lock docs clean
 
 help:  ## lists the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-17s %s\n", $$1, $$2 }' Makefile
 
 demo: $(BASE)  ## makes traffic, its flows in the folder flows/, and shows which of them are attacks, and why
 	@echo "== demo: flows of generated traffic, scored, into the folder flows/"
@@ -32,6 +32,10 @@ test: $(TOOLS)  ## runs the tests
 servers: $(TOOLS)  ## fetches and builds the servers that tests use, once; takes some minutes
 	@echo "== servers: Kafka, Prism, Flink, Elasticsearch, OpenSearch, Cassandra, Pub/Sub, into ~/.cache/flowbeam/servers (or FLOWBEAM_SERVERS)"
 	$(IN_VENV) -m tests.servers.install
+
+servers-bigquery: $(TOOLS)  ## builds the BigQuery emulator for the slow tests that want it; takes long
+	@echo "== servers-bigquery: the emulator, into ~/.cache/flowbeam/servers (or FLOWBEAM_SERVERS)"
+	$(IN_VENV) -m tests.servers.install bigquery
 
 lint: $(TOOLS)  ## checks style with ruff
 	@echo "== lint: ruff over code, tests and benchmarks"

@@ -1,4 +1,4 @@
-"""Fixtures of real servers: `elasticsearch`, `opensearch`, `kafka`, `flink`, `pubsub`, `prism`.
+"""Fixtures of real servers: `elasticsearch`, `opensearch`, `kafka`, `flink`, `pubsub`, `prism` and others.
 
 A server is started by the first test process of a run that asks for it, serves all of them, and ends with the last. So
 tests share it: they use topics of their own, and take what they kill from `servers.kafka` and its like, in `tmp_path`.
@@ -16,6 +16,7 @@ from servers.install import NotInstalled, install, installed
 from servers.processes import Server
 
 if TYPE_CHECKING:
+    from servers.bigquery import BigQueryEmulator
     from servers.cassandra import CassandraServer
     from servers.flink import FlinkCluster
     from servers.kafka import KafkaServer
@@ -99,6 +100,18 @@ def pubsub(run_folder: Path) -> "Iterator[PubSubEmulator]":
     from servers.pubsub import PubSubEmulator
 
     yield from shared(run_folder, "pubsub", PubSubEmulator)
+
+
+@pytest.fixture(scope="session")
+def bigquery(run_folder: Path) -> "Iterator[BigQueryEmulator]":
+    """A BigQuery emulator, shared: name tables for the test. It is nobody's duty to build it, not even CI's."""
+    try:
+        installed("bigquery")
+    except NotInstalled as line:
+        pytest.skip(f"{line}, a quarter of an hour; no build server has to")
+    from servers.bigquery import BigQueryEmulator
+
+    yield from shared(run_folder, "bigquery", BigQueryEmulator)
 
 
 @pytest.fixture(scope="session")

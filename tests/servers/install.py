@@ -1,4 +1,4 @@
-"""Fetches and builds the servers that tests run against, once for each user: `make servers`.
+"""Fetches and builds the servers that tests run against, once for each user: `make servers`, `make servers-bigquery`.
 
 They go into `~/.cache/flowbeam/servers`, or the folder FLOWBEAM_SERVERS, a folder for each, named by what it is made
 of; it appears there when it is complete. Versions are those of `recipes/` and below, what comes with Beam is of the
@@ -28,6 +28,7 @@ _BEAM = f"v{importlib.metadata.version('apache-beam')}"
 _BEAM_IN_GO = "github.com/apache/beam/sdks/v2"
 _FLINK = "1.19.3"
 _COMPOSE = "1.29.2"
+_BIGQUERY_EMULATOR = "github.com/goccy/bigquery-emulator"
 _GOOGLE_BINDINGS, _GOOGLE_PROVIDER = "16.12.1", "6.50.0"
 
 
@@ -55,6 +56,7 @@ _TOOLS = {
     "npm": Tool(("npm", "--version"), (8, 0), "npm"),
     "terraform": Tool(("terraform", "version"), (1, 7), "terraform, of HashiCorp's own package repository"),
     "go": Tool(("go", "version"), (1, 21), "golang-go (golang-1.22-go or later where that is older)"),
+    "clang": Tool(("clang", "--version"), (11, 0), "clang"),
 }
 
 
@@ -66,12 +68,14 @@ class Recipe(NamedTuple):
         tools: Programs that it takes.
         build: Makes it in an empty folder; what its commands print goes to the file.
         doing: What takes the time.
+        by_itself: Whether it is made only where it is asked for by name.
     """
 
     made_of: Sequence[str | Path]
     tools: Sequence[str]
     build: Callable[[Path, Path], None]
     doing: str
+    by_itself: bool = False
 
 
 def installed(name: str) -> Path:
@@ -82,7 +86,7 @@ def installed(name: str) -> Path:
     """
     folder = _folder_of(name)
     if not folder.exists():
-        raise NotInstalled(f"needs {name}: run `make servers`")
+        raise NotInstalled(f"needs {name}: run `make servers{f'-{name}' if _RECIPES[name].by_itself else ''}`")
     return folder
 
 
@@ -219,6 +223,13 @@ def _pubsub(folder: Path, log: Path) -> None:
     _go(folder, log, "build", "-o", str(folder / "pubsub"), ".", where=RECIPES / "pubsub")
 
 
+def _bigquery(folder: Path, log: Path) -> None:
+    """Builds the emulator with Google's own parser of SQL: C++ in packages of gigabytes, so one at a time."""
+    build = ("go", "build", "-p=1", "-o", str(folder), f"{_BIGQUERY_EMULATOR}/cmd/bigquery-emulator")
+    settings = {"CC": "clang", "CXX": "clang++", "CGO_ENABLED": "1", "GOFLAGS": "-buildvcs=false -ldflags=-s"}
+    _run(log, *build, where=RECIPES / "bigquery", **settings)
+
+
 _RECIPES = {
     "kafka": Recipe([RECIPES / "kafka/pom.xml"], ["java", "mvn"], _kafka, "fetching the broker's jars"),
     "cassandra": Recipe(
@@ -230,6 +241,13 @@ _RECIPES = {
         ["go"],
         _pubsub,
         "building the emulator",
+    ),
+    "bigquery": Recipe(
+        [RECIPES / "bigquery" / name for name in ("go.mod", "go.sum")],
+        ["go", "clang"],
+        _bigquery,
+        "building the emulator: a quarter of an hour or more, 5 GB of memory",
+        by_itself=True,
     ),
     "elasticsearch": Recipe(
         [RECIPES / "elasticsearch/pom.xml"], ["java", "mvn"], _elasticsearch, "fetching it, 107 MB"
@@ -322,7 +340,7 @@ def _run(log: Path, *command: str, where: Path | None = None, **environment: str
 
 
 def main(names: Sequence[str]) -> int:
-    """Installs the servers of these names, all if there are none; those of Go beside those of Java."""
+    """Installs the servers of these names, or all but those by themselves; those of Go beside those of Java."""
     unknown = [name for name in names if name not in _RECIPES]
     if unknown:
         print(f"servers: no server {unknown[0]}; there are {', '.join(_RECIPES)}", file=sys.stderr)
@@ -330,7 +348,7 @@ def main(names: Sequence[str]) -> int:
     failed = []
 
     def install_lane(lane: str) -> None:
-        for name in names or _RECIPES:
+        for name in names or (name for name, recipe in _RECIPES.items() if not recipe.by_itself):
             if _lane_of(name) == lane:
                 try:
                     install(name)
