@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +16,9 @@ from transforms.records import InputError
 
 ROWS = "rows.parquet"
 """A sample of the rows that the model learned from and was judged on; `--continue` mixes them with new ones."""
+
+_SAVED_OCTETS = 4
+"""Files of a forest are twice as large as what YDF serializes, which it compresses; and some room to spare."""
 
 _LABEL, _TESTED = "__label", "__tested"
 
@@ -46,6 +49,7 @@ def save(trained: Trained, folder: Path, keep_rows: int) -> Model:
     kept = _kept(trained, keep_rows)
 
     def write_files(hidden: Path) -> None:
+        _find_room(trained.trees, hidden / "room")
         trained.trees.save(str(hidden / FOREST))
         (hidden / "reference.json").write_text(trained.reference.to_json(), encoding="utf-8")
         write_metrics(trained, hidden / "metrics.json")
@@ -54,6 +58,12 @@ def save(trained: Trained, folder: Path, keep_rows: int) -> Model:
             parquet.write_table(kept, hidden / ROWS, compression="zstd")
 
     return write_model_folder(folder, trained.model, write_files)
+
+
+def _find_room(trees: Any, place: Path) -> None:
+    """Raises `OSError` where the disk has no room for the forest: YDF would end the process while it saves it."""
+    place.write_bytes(bytes(_SAVED_OCTETS * len(trees.serialize())))
+    place.unlink()
 
 
 def write_metrics(trained: Trained, path: Path) -> None:

@@ -1,6 +1,8 @@
 """`pipelines.train` as its user runs it: a model folder, its report, judging it, training it further."""
 
+import errno
 import json
+import os
 import subprocess
 import sys
 
@@ -239,6 +241,28 @@ def test_a_place_that_is_no_model_stays(folder, tmp_path, capsys):
     assert main(arguments) == 2
     assert "is there already and is no model" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["m"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk (tmpfs)")
+@pytest.mark.parametrize("size", ["16k", "96k"])
+def test_a_full_disk(folder, tmp_path, size):
+    """One line; YDF itself would end the process in the middle of a file."""
+    small = tmp_path / "small"
+    small.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", small], capture_output=True).returncode:
+        pytest.skip("no tmpfs can be mounted here")
+    command = [sys.executable, "-m", "pipelines.train", "--flows", str(folder / "a.csv"), *CIC, "--quiet"]
+    try:
+        ended = subprocess.run(
+            [*command, "--output", str(small / "net")], env=ENVIRONMENT, capture_output=True, text=True
+        )
+        left = list(small.iterdir())
+    finally:
+        subprocess.run(["umount", small], check=True)
+    assert (ended.returncode, left) == (2, [])
+    line = ended.stderr.splitlines()[-1]
+    assert line == f"flowbeam: model {small / 'net'}: cannot be written: {os.strerror(errno.ENOSPC)}"
+    assert "Traceback" not in ended.stderr
 
 
 def test_help_starts_without_what_training_needs():

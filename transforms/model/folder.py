@@ -119,6 +119,8 @@ def write_model_folder(folder: Path, model: Model, write_files: Callable[[Path],
         for path in (*_files_in(hidden), *(path for path in hidden.rglob("*") if path.is_dir()), hidden):
             _to_disk(path)
         _move(hidden, place)
+    except OSError as error:
+        raise InputError(f"model {folder}: cannot be written: {error.strerror or error}") from error
     finally:
         shutil.rmtree(hidden, ignore_errors=True)
     return written
