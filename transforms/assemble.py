@@ -29,7 +29,7 @@ from transforms.stream_line import StreamRules
 
 assert _coders  # imported for the coders that it registers
 
-FLOWS_AHEAD = 2
+FLOWS_AHEAD = 4
 """Batches of flows assembled before they are asked for: what is done with flows overlaps with assembling more."""
 
 Rejected: TypeAlias = TaggedOutput[Literal["rejects"], Reject]
