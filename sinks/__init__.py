@@ -21,9 +21,10 @@ def _show_error(kind: type[BaseException], error: BaseException, traceback: Trac
     if issubclass(kind, KeyboardInterrupt):
         print("flowbeam: stopped", file=sys.stderr)
     else:
-        sys.__excepthook__(kind, error, traceback)
+        _shown_before(kind, error, traceback)
 
 
+_shown_before = sys.excepthook
 sys.excepthook = _show_error
 
 

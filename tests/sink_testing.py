@@ -45,6 +45,22 @@ def flows(numbers: Sequence[int], feature_sets: Sequence[str] = ("cic@1",), **co
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
+def extreme_flows(sensors: Sequence[str | None]) -> pa.RecordBatch:
+    """Three flows of `flowbeam@1` from these sensors: nulls, 64 bits, IPv6, nanoseconds, lists."""
+    return flows(
+        [1, 2, 3],
+        ("flowbeam@1",),
+        sensor=list(sensors),
+        src_ip=["2001:db8::1", "10.0.0.1", "::ffff:0"],
+        fwd_packets=[2**63 - 1, -(2**63), 0],
+        rev_packets=[None, 2**53, -(2**53) - 1],
+        flow_end_ns=[START_NS + 1, START_NS + 999, START_NS + 1000],
+        fwd_iat_mean_us=[0.1, None, 1e300],
+        splt_iat_us=[[1, 2], [], None],
+        vni=[None, 7, None],
+    )
+
+
 def schema_of(feature_sets: Sequence[str] = ("cic@1",)) -> pa.Schema:
     names = sets.features_for(map(sets.get, feature_sets))
     schema = fields.arrow_schema([*fields.COMMON, *(sets.CANONICAL[name] for name in names)])

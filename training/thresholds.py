@@ -65,9 +65,8 @@ def alert_threshold(scores: np.ndarray, labels: np.ndarray, benign: int, rate: f
     worth[false_alarms > rate + 1e-12] = -np.inf
     best = len(worth) - 1 - int(worth[::-1].argmax())
     less = np.flatnonzero(worth < worth[best] - NEARLY)
-    place = int(np.searchsorted(less, best))
-    first, behind = 0 if place == 0 else int(less[place - 1]) + 1, [*less.tolist(), len(worth)][place]
-    return _between(distinct, first, behind - 1)
+    before, behind = less[less < best].max(initial=-1), less[less > best].min(initial=len(worth))
+    return _between(distinct, int(before) + 1, int(behind) - 1)
 
 
 def _between(distinct: np.ndarray, first: int, last: int) -> float:

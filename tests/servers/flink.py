@@ -276,7 +276,7 @@ class FlinkCluster(Server):
         lines = [f"{name}: {value}\n" for name, value in (settings | self._settings).items()]
         (self.folder / "conf" / "config.yaml").write_text("".join(lines))
         environment = [f"export {name}='{value}'\n" for name, value in _worker_environment().items()]
-        folder = f"$(mktemp -d '{self.folder}/tmp/worker-XXXXXX')"  # workers would share one, and so their files' names
+        folder = f"$(mktemp -d -p '{self.folder / 'tmp'}')"  # workers would share one, and so their files' names
         script = self.folder / "worker.sh"
         script.write_text("".join(["#!/bin/sh\n", *environment, f'exec {worker} "$@" --semi_persist_dir="{folder}"\n']))
         script.chmod(0o755)
