@@ -1,9 +1,12 @@
 """Every counter and distribution of a streaming job is in docs/streaming.md, and every one that it tells of exists."""
 
 import ast
+import importlib
 import re
+import sys
 from pathlib import Path
 
+from sinks import outputs
 from transforms import records
 from transforms.counted import END_REASONS
 
@@ -54,6 +57,16 @@ def test_every_counter_that_is_told_exists():
     }
     words.update(f"flows_ended_{reason}" for reason in END_REASONS)
     assert {name for _, name in told()} <= words
+
+
+def test_every_sink_that_sends_blocks_is_told():
+    """Its counters carry the name of its module."""
+    names = {scheme.partition("+")[0] for scheme in outputs.schemes()}
+    opened = {name: importlib.import_module(f"sinks.{name}").open_sink.__module__ for name in names}
+    sending = {name for name, module in opened.items() if hasattr(sys.modules[module], "WriteBlocks")}
+    assert {"bigquery", "elasticsearch", "kafka"} <= sending
+    for name in ("records_written", "records_refused", "records_set_aside", "blocks_retried", "block_ms"):
+        assert {(space, name) for space in sending} <= told()
 
 
 def test_reasons_of_flows_and_events_of_sensors_are_told():
