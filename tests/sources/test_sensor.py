@@ -1,9 +1,11 @@
 """The sensor against a queue that is slow, down or gone: what is lost is beyond its buffer, and told."""
 
+import re
 import threading
 import urllib.request
 from contextlib import contextmanager
 from itertools import count
+from pathlib import Path
 
 import pytest
 from flow_testing import START_NS
@@ -334,6 +336,15 @@ def test_metrics_are_what_prometheus_reads(tmp_path):
     assert 'flowbeam_sensor_waiting_blocks{sensor="tap"} 0.0' in lines
     assert 'flowbeam_sensor_queue_up{sensor="tap"} 1.0' in lines
     assert any(line.startswith("process_resident_memory_bytes") for line in lines)
+    served_names = set(re.findall(r"^(flowbeam_sensor_\w+){", "\n".join(lines), re.MULTILINE))
+    assert told_in("sensor.md") == served_names
+    assert {"flowbeam_sensor_kernel_drops_total"} <= told_in("operations.md") <= served_names
+
+
+def told_in(page):
+    """The metrics that a page names; in a table with what they have in common once a row."""
+    text = (Path(__file__).parents[2] / "docs" / page).read_text(encoding="utf-8")
+    return {f"flowbeam_sensor{name}" for name in re.findall(r"`(?:flowbeam_sensor)?(_[a-z_]+)[`{]", text)}
 
 
 def test_the_error_of_the_clock_is_a_number():
