@@ -6,7 +6,7 @@ import apache_beam as beam
 import numpy as np
 from apache_beam.metrics import Metrics
 from apache_beam.transforms.window import GlobalWindow
-from apache_beam.utils.timestamp import Timestamp
+from apache_beam.utils.timestamp import MIN_TIMESTAMP, Timestamp
 from apache_beam.utils.windowed_value import WindowedValue
 
 from transforms import coders as _coders
@@ -80,8 +80,9 @@ class _SplitFn(beam.DoFn):
 
     def process(
         self, element: PacketBatch | Arrival, timestamp: Timestamp = beam.DoFn.TimestampParam
-    ) -> Iterator[tuple[tuple[str, int], bytes]]:
-        self._timestamp = timestamp
+    ) -> Iterator[WindowedValue]:
+        # Prism would sort what waits for a shard by its times, and of merged sensors the queue's order counts
+        self._timestamp = MIN_TIMESTAMP if self._merge and not self._handover.lasting else timestamp
         arrival = element if isinstance(element, Arrival) else Arrival(element)
         for gap in arrival.gaps:
             for shard in range(gap.stream.partition, self._shards, gap.partitions):
@@ -95,15 +96,15 @@ class _SplitFn(beam.DoFn):
             yield from self._packed()
 
     def finish_bundle(self) -> Iterator[WindowedValue]:
-        for part in self._packed():
-            yield WindowedValue(part, self._timestamp, [GlobalWindow()])
+        yield from self._packed()
 
     def _part(self, sensor: str, shard: int) -> list[Arrival]:
         return self._parts.setdefault((MERGED_SENSORS if self._merge else sensor, shard), [])
 
-    def _packed(self) -> Iterator[tuple[tuple[str, int], bytes]]:
+    def _packed(self) -> Iterator[WindowedValue]:
+        """What the shards get, each `((sensor, shard), octets)`."""
         for key, parts in self._parts.items():
-            yield key, self._handover.give(parts)
+            yield WindowedValue((key, self._handover.give(parts)), self._timestamp, [GlobalWindow()])
         self._parts, self._packets = {}, 0
 
     def _split(self, batch: PacketBatch) -> Iterator[tuple[int, np.ndarray]]:

@@ -70,6 +70,9 @@ class Shard:
         sensor: Name of the sensor, `*` for merged ones.
         number: Number of the shard; that of a stream's partition speaks for the stream where all shards see the same.
 
+    Of merged sensors, one that has ended holds back nobody, so the order of arrivals says what is late of its next
+    epoch; how they were cut into calls of `take` does not.
+
     Attributes:
         counts: What was counted since the last `take_counts`.
     """
@@ -92,12 +95,15 @@ class Shard:
         self._table: FlowTable | None = None
         self._told: Counter[str] = Counter()
         self._end_ns = NEVER
+        self._frontier_ns = NEVER
 
     def take(self, arrived: Iterator[Arrival] | list[Arrival]) -> Iterator[Output]:
         """Takes what arrived; the iterator must be run to its end."""
         for arrival in arrived:
             yield from self._take(arrival)
-        yield from self._advance()
+            self._frontier_ns = max(self._frontier_ns, self._reached_ns())
+        if self._table is not None:
+            yield from self._counted(self._table.advance(self._frontier_ns))
 
     def finish(self) -> Iterator[Output]:
         """Ends all flows, with reason 4: nothing will arrive any more. What waits for missing blocks is taken."""
@@ -218,7 +224,6 @@ class Shard:
     def _look_at(self, sensor: str, line: Line, arrival: Arrival, batch: PacketBatch) -> Iterator[Output]:
         """The next block of the stream."""
         assert self._table is not None
-        first = line.observed_ns == NEVER
         line.next, line.partition = batch.sequence + 1, batch.stream.partition
         speaks = self._speaks_for(batch.stream)
         if speaks:
@@ -231,17 +236,15 @@ class Shard:
         if arrival.received_ns != NO_TIME and batch.observed_ns - arrival.received_ns > self._skew_ns:
             yield from self._refuse(REJECT_FUTURE, batch, batch.packets)
         else:
-            late = batch.packets["time_ns"] < line.observed_ns - self._bound_ns if not first else np.zeros(0, bool)
+            # of merged sensors one may come back behind the others, for whom flows have ended by now
+            late = batch.packets["time_ns"] < max(line.observed_ns - self._bound_ns, self._frontier_ns)
             on_time = batch
             if late.any():
                 yield from self._refuse(REJECT_LATE, batch, batch.packets[late])
                 if speaks:
                     yield _event(EVENT_LATE_PACKETS, arrival, batch, int(late.sum()))
                 on_time = batch._replace(packets=batch.packets[~late])
-            behind_table = self._table.add(on_time)
-            if len(behind_table):  # of a merged sensor that came back behind the others
-                self._table.counts[REJECT_LATE] -= len(behind_table)
-                yield from self._refuse(REJECT_LATE, batch, behind_table)
+            self._table.add(on_time)
             line.observed_ns = max(line.observed_ns, batch.observed_ns)
             if batch.end:
                 self._end_ns = max(self._end_ns, batch.observed_ns)
@@ -301,17 +304,15 @@ class Shard:
             yield from self._counted(self._table.finish(self._end_ns))
             self.counts.update(self._table.counts - self._told)
             self._table, self._told = None, Counter()
-        self._end_ns = NEVER
+        self._end_ns = self._frontier_ns = NEVER
 
-    def _advance(self) -> Iterator[Output]:
-        """Lets the table follow the sensor, or the merged sensor that is furthest behind."""
+    def _reached_ns(self) -> int:
+        """What the sensor, or the merged sensor that is furthest behind, shows to be over; NEVER if nothing."""
         running = [line.observed_ns for line in self._lines.values() if not line.over]
-        if self._table is None or not running or any(line.epoch < 0 for line in self._lines.values()):
-            return
-        observed_ns = min(running)
-        if observed_ns != NEVER:
-            frontier_ns = observed_ns - self._bound_ns
-            yield from self._counted(self._table.advance(frontier_ns - frontier_ns % STEP_NS))
+        if NEVER in running or not running or any(line.epoch < 0 for line in self._lines.values()):
+            return NEVER
+        frontier_ns = min(running) - self._bound_ns
+        return frontier_ns - frontier_ns % STEP_NS
 
     def _counted(self, flows: Iterator[pa.RecordBatch]) -> Iterator[Output]:
         """Flows as they end, and the packets that were duplicates."""
@@ -368,6 +369,7 @@ class Shard:
         if table:
             self._table = FlowTable.from_bytes(table, self._settings.rules, self._columns.families, self._columns)
             self._told = Counter(self._table.counts)
+            self._frontier_ns = self._table.frontier_ns
 
 
 def _event(event: str, arrival: Arrival, batch: PacketBatch, amount: int) -> SensorEvent:

@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
-from apache_beam.utils.timestamp import Timestamp
+from apache_beam.utils.timestamp import MIN_TIMESTAMP, Timestamp
 from flow_testing import packets
 from table_testing import batch
 
 from transforms.arrivals import Arrival, unpack
-from transforms.handover import BY_VALUE
+from transforms.handover import BY_VALUE, InProcess
 from transforms.identity import shard_hash
 from transforms.records import MERGED_SENSORS, Gap, InputError, Stream
 from transforms.shard import _SplitFn, split
@@ -36,9 +36,21 @@ def handed_on(blocks, shards, merge=False):
     """What a bundle of these blocks gives: arrivals by key."""
     split_fn = _SplitFn(shards, merge, BY_VALUE)
     split_fn.start_bundle()
-    parts = [part for block in blocks for part in split_fn.process(block, Timestamp(0))]
+    parts = [part.value for block in blocks for part in split_fn.process(block, Timestamp(0))]
     parts += [part.value for part in split_fn.finish_bundle()] if blocks else []
     return [(key, arrival) for key, octets in parts for arrival in unpack(octets)]
+
+
+@pytest.mark.parametrize(("merge", "expected"), [(False, [9, 5]), (True, [MIN_TIMESTAMP] * 2)])
+def test_what_waits_for_a_shard_of_merged_sensors_keeps_the_order_of_the_queue(merge, expected):
+    """Prism sorts it by its times: where the queue's order counts, all have the same."""
+    split_fn = _SplitFn(1, merge, InProcess(1 << 30))
+    times = []
+    for at_s in (9, 5):
+        split_fn.start_bundle()
+        assert not list(split_fn.process(batch(many(1), 0), Timestamp(at_s)))
+        times += [part.timestamp for part in split_fn.finish_bundle()]
+    assert times == expected
 
 
 def test_every_shard_hears_of_every_block():

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -284,6 +285,31 @@ def test_merged_sensors_wait_for_the_one_that_is_behind():
     assert len(seen.flows) == 1
     seen.add(one.take([Arrival(end(600, 2, b))]))
     assert [flow["end_reason"] for flow in seen.flows] == [1, 4]
+
+
+A, B = Stream("a", 5), Stream("b", 9)
+A_AGAIN = Stream("a", 1_000)
+MERGED = [
+    *(udp([0], 0, A), udp([0.5], 0, B), beat(300, 1, B), end(1, 1, A), beat(400, 2, B)),
+    *(udp([100, 350, 399.9], 0, A_AGAIN), udp([500], 3, B), end(500, 4, B), end(400, 1, A_AGAIN)),
+]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.sets(st.integers(1, len(MERGED) - 1)), st.sets(st.integers(1, len(MERGED) - 1)))
+def test_merged_sensors_are_late_by_the_order_of_the_queue_alone(cuts, restarts):
+    """A sensor that ends and begins again behind the others: what is late is the same, however bundles are cut."""
+    one, seen, counts = shard(sensor=MERGED_SENSORS, sensors=("a", "b")), Seen(), Counter()
+    for begin, after in pairwise([0, *sorted(cuts | restarts), len(MERGED)]):
+        blocks = MERGED[begin:after]
+        seen.add(one.take([Arrival(block, follows=5 if block.stream == A_AGAIN else -1) for block in blocks]))
+        counts.update(one.take_counts())
+        if after in restarts:
+            one = restored(one, sensors=("a", "b"))
+    assert seen.refused == [("late", 0)]
+    assert (counts["reject late"], counts["packets_in_flows"]) == (2, 4)
+    assert sorted((flow["fwd_packets"], flow["end_reason"]) for flow in seen.flows) == [(2, 1), (2, 4)]
+    assert ("late_packets", 2) in seen.told
 
 
 def test_what_a_sensor_says_is_told_once_for_all_its_shards():
