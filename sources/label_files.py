@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from transforms.csv_text import Utf8File
 from transforms.records import InputError, Reject
 
 FLOW_ID = "flow_id"
@@ -128,7 +129,7 @@ def _csv(path: Path, column: str) -> Blocks:
     convert = csv.ConvertOptions(column_types=wanted, include_columns=list(wanted), strings_can_be_null=True)
     parse = csv.ParseOptions(invalid_row_handler=refuse)
     reading = csv.ReadOptions(block_size=BLOCK_OCTETS, use_threads=False)
-    with csv.open_csv(path, reading, parse, convert) as reader:
+    with csv.open_csv(Utf8File(str(path)), reading, parse, convert) as reader:
         for batch in reader:
             told, refused[:] = list(refused), []
             yield batch, told

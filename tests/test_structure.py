@@ -45,6 +45,7 @@ MAY_IMPORT = {
         "transforms.addresses",  # the texts of identity's addresses
         "transforms.kernel",
         "transforms.times",
+        "transforms.csv_text",
     ),
     "training": ("training", "transforms"),
     "transforms": ("transforms",),
@@ -56,6 +57,7 @@ MAY_IMPORT_ALONE = {
     "transforms/fields.py": (),
     "transforms/kernel.py": (),
     "transforms/times.py": (),
+    "transforms/csv_text.py": (),
     "transforms/addresses.py": ("transforms.kernel",),
     "transforms/identity.py": ("transforms.records", "transforms.kernel"),
 }

@@ -21,6 +21,7 @@ from training.rows import (
     named,
     opened,
 )
+from transforms.csv_text import Utf8File
 from transforms.features import sets
 from transforms.records import InputError
 
@@ -94,7 +95,7 @@ def of_csv(path: str, wanted: Wanted, found: Found) -> Iterator[Block]:
 
     try:
         blocks = arrow_csv.open_csv(
-            path,
+            Utf8File(path),
             arrow_csv.ReadOptions(
                 skip_rows=1 if wanted.header else 0,
                 column_names=[str(place) for place in range(len(header))],
@@ -104,12 +105,12 @@ def of_csv(path: str, wanted: Wanted, found: Found) -> Iterator[Block]:
             arrow_csv.ParseOptions(invalid_row_handler=skip),
             arrow_csv.ConvertOptions(
                 include_columns=list(read.values()),
-                column_types=dict.fromkeys(read.values(), pa.binary()),
+                column_types=dict.fromkeys(read.values(), pa.string()),
                 strings_can_be_null=False,
             ),
         )
         for block in blocks:
-            columns = {name: _text(block.column(at)) for name, at in read.items()}
+            columns = {name: pc.utf8_trim_whitespace(block.column(at)) for name, at in read.items()}
             again = pc.equal(columns[label], label)
             if wanted.header and again.true_count:
                 found.dropped["that are the header again"] += again.true_count
@@ -168,16 +169,6 @@ def _float32(values: pa.Array) -> np.ndarray:
         values = values.cast(pa.uint8())
     wide = values.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
     return np.where(np.abs(wide) <= np.finfo(np.float32).max, wide, np.nan).astype(np.float32)
-
-
-def _text(values: pa.Array) -> pa.Array:
-    try:
-        texts = values.cast(pa.string())
-    except pa.ArrowInvalid:
-        encoded = values.dictionary_encode()
-        words = [word.decode(errors="replace") for word in encoded.dictionary.to_pylist()]
-        texts = pa.array(words, pa.string()).take(encoded.indices)
-    return pc.utf8_trim_whitespace(texts)
 
 
 def _values(name: str, values: pa.Array, wanted: Wanted, found: Found) -> np.ndarray:

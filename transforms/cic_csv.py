@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from pyarrow import csv as arrow_csv
 
 from transforms import fields
+from transforms.csv_text import Utf8File
 from transforms.features import cic, sets
 from transforms.fields import Field
 from transforms.records import InputError
@@ -100,7 +101,7 @@ class CicRows(Iterator[pa.RecordBatch]):
         wanted = [source.at for source in self._sources]
         try:
             blocks = arrow_csv.open_csv(
-                self.path,
+                Utf8File(self.path),
                 arrow_csv.ReadOptions(
                     skip_rows=1,
                     column_names=[str(i) for i in range(columns)],
@@ -109,7 +110,7 @@ class CicRows(Iterator[pa.RecordBatch]):
                 ),
                 arrow_csv.ParseOptions(invalid_row_handler=self._skip_malformed),
                 arrow_csv.ConvertOptions(
-                    include_columns=wanted, column_types=dict.fromkeys(wanted, pa.binary()), strings_can_be_null=False
+                    include_columns=wanted, column_types=dict.fromkeys(wanted, pa.string()), strings_can_be_null=False
                 ),
             )
             for block in blocks:
@@ -127,7 +128,7 @@ class CicRows(Iterator[pa.RecordBatch]):
         block = self._without_empty_rows(self._without_repeated_headers(block))
         if not self.report.time_unit:
             self.report.time_unit = self._time_unit(block)
-        values = [_reader(source)(_text(block.column(source.at)), source, self.report) for source in self._sources]
+        values = [_reader(source)(block.column(source.at), source, self.report) for source in self._sources]
         self.report.rows += len(block)
         return pa.RecordBatch.from_arrays(values, schema=self.schema)
 
@@ -137,7 +138,7 @@ class CicRows(Iterator[pa.RecordBatch]):
         if not known.keys() >= {"flow_duration_us", *_PACKETS_AND_RATE}:
             return "s"
         duration, fwd, rev, rate = (
-            _floats(_text(block.column(known[name].at))).fill_null(0).to_numpy()
+            _floats(block.column(known[name].at)).fill_null(0).to_numpy()
             for name in ("flow_duration_us", *_PACKETS_AND_RATE)
         )
         telling = (duration > 0) & (fwd + rev > 0) & (rate > 0) & np.isfinite(rate)
@@ -152,7 +153,7 @@ class CicRows(Iterator[pa.RecordBatch]):
             source.field.type == pa.string()
         ):  # an address could be called anything; a number is never called by its header
             source = next(source for source in self._sources if source.field.type != pa.string())
-        repeated = pc.equal(pc.ascii_trim_whitespace(_text(block.column(source.at))), source.header)
+        repeated = pc.equal(pc.ascii_trim_whitespace(block.column(source.at)), source.header)
         if not repeated.true_count:
             return block
         self.report.repeated_headers += repeated.true_count
@@ -257,22 +258,6 @@ def _understood(path: str, header: list[str], label: str) -> tuple[CicReport, li
         duplicates=tuple(header[i] for i, meaning in enumerate(meanings) if meaning is not None and i not in read),
         time_unit="" if spelling == "python" else "us",
     ), sources
-
-
-def _text(values: pa.Array) -> pa.Array:
-    try:
-        return values.cast(pa.string())
-    except pa.ArrowInvalid:  # CIC-IDS2017 writes its labels' dash as Windows-1252 does
-        encoded = values.dictionary_encode()
-        words = pa.array([_decoded(word) for word in encoded.dictionary.to_pylist()], pa.string())
-        return words.take(encoded.indices)
-
-
-def _decoded(word: bytes) -> str:
-    try:
-        return word.decode()
-    except UnicodeDecodeError:
-        return word.decode("cp1252", errors="replace")
 
 
 def _reader(source: _Source) -> Callable[[pa.Array, _Source, CicReport], pa.Array]:

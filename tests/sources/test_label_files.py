@@ -37,9 +37,9 @@ def as_csv(path):
         f'"a, b",7,{flow_id(3).hex()}',
         f"x,,{flow_id(4).hex()}",
         "x,benign,none",
-        "x,benign",
+        "\xff,benign",
     ]
-    path.write_text("\n".join(lines) + "\n")
+    path.write_bytes("\n".join(lines).encode("latin-1") + b"\n")
 
 
 def as_jsonl(path):

@@ -26,7 +26,7 @@ ROWS = [
 
 
 def written(path, *lines):
-    path.write_text("\n".join(lines) + "\n")
+    path.write_bytes("\n".join(lines).encode("latin-1") + b"\n")
     return str(path)
 
 
@@ -64,6 +64,12 @@ def test_what_is_wrong_in_a_cic_table_is_left_out_and_counted(tmp_path):
         "values that are not finite": 2,
     }
     assert len(list(table.found.lines())) == 1
+
+
+def test_damaged_rows_that_are_no_utf8_are_left_out_and_the_rest_is_read(tmp_path):
+    table = read(written(tmp_path / "a.csv", "x,label", "1,a", "2,b,\xff", "\x96", "3,a\x96b", "4,a"))
+    assert (len(table), table.classes) == (3, ("a", "a–b"))
+    assert table.found.counts() == {"rows with another number of columns": 2}
 
 
 def test_a_column_that_is_another_under_a_second_name_is_left_out(tmp_path):
