@@ -19,6 +19,8 @@ from transforms.records import (
 EARLY_MOST = 10_000
 """Blocks of a stream that may wait for one before them; with more, what is missing is lost."""
 
+FORGOTTEN_NS = 7 * 86_400 * 10**9
+"""Nothing more comes of a sensor that ended so long ago: it may come back, but not with blocks from before."""
 
 _LAST_TIME = (1 << 63) - 1
 
@@ -73,14 +75,21 @@ class QueueOrder:
     A stream comes no further than the time at which the queue received its blocks: one block from the future must not
     make those before it lost.
 
+    A sensor whose streams are over is forgotten after `FORGOTTEN_NS` of the queue's receive time, or without that of the
+    time to which all have come; so that names that never come back take no room.
+
     Args:
         out_of_orderness_ns: The bound, of observed time.
         sensor_timeout_ns: The timeout, of the queue's receive time.
         joins: Something lies before the place where reading begins.
+        forgets: Sensors are forgotten; not where `ended` is asked for them.
     """
 
-    def __init__(self, out_of_orderness_ns: int, sensor_timeout_ns: int, joins: bool = False) -> None:
-        self._bound_ns, self._timeout_ns, self._joins = out_of_orderness_ns, sensor_timeout_ns, joins
+    def __init__(
+        self, out_of_orderness_ns: int, sensor_timeout_ns: int, joins: bool = False, forgets: bool = True
+    ) -> None:
+        self._bound_ns, self._timeout_ns = out_of_orderness_ns, sensor_timeout_ns
+        self._joins, self._forgets = joins, forgets
         self._streams: dict[Stream, _Followed] = {}
         self._latest: dict[tuple[str, int], int] = {}
 
@@ -93,6 +102,8 @@ class QueueOrder:
         stream = header.stream
         followed = self._streams.get(stream)
         if followed is None:
+            if self._forgets:
+                self._forget(header.observed_ns, received_ns)
             followed = self._begin(stream, header.partitions)
         gaps = self._passed(received_ns)
         if not followed.over:
@@ -176,6 +187,18 @@ class QueueOrder:
         self._streams[stream] = followed
         return followed
 
+    def _forget(self, observed_ns: int, received_ns: int) -> None:
+        """Leaves out sensors that ended long before the block that is at hand."""
+        open_ns = [one.observed_ns for one in self._streams.values() if not one.over]
+        now_ns = min([observed_ns, *open_ns]) if received_ns == NO_TIME else received_ns
+        for stream, one in list(self._streams.items()):
+            last_ns = one.observed_ns if one.received_ns == NO_TIME else one.received_ns
+            if one.over and now_ns - last_ns > FORGOTTEN_NS:
+                del self._streams[stream]
+                line = (stream.sensor, stream.partition)
+                if self._latest.get(line) == stream.epoch:
+                    del self._latest[line]
+
     def _settle(self, stream: Stream, followed: _Followed, whole: bool = False) -> list[Gap]:
         """Moves `next` on, over what has come and over what is lost."""
         gaps = []
@@ -247,7 +270,7 @@ class QueueOrder:
             for stream, one in self._streams.items()
         ]  # fmt: skip
         latest = [[*line, epoch] for line, epoch in self._latest.items()]
-        about = [self._bound_ns, self._timeout_ns, self._joins]
+        about = [self._bound_ns, self._timeout_ns, self._joins, *([] if self._forgets else [False])]
         return json.dumps([about, rows, latest], separators=(",", ":")).encode()
 
     @classmethod

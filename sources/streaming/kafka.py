@@ -245,7 +245,7 @@ class ReadPartitionFn(beam.DoFn, RestrictionProvider):
                 estimator.set_watermark(watermark)
 
     def _new_order(self, joins: bool = False) -> QueueOrder:
-        return QueueOrder(self._bound_ns, self._timeout_ns, joins)
+        return QueueOrder(self._bound_ns, self._timeout_ns, joins, forgets=not self._stop_at_end)
 
     def _source(self, number: int) -> str:
         return f"{self._topic.url}/{number}"

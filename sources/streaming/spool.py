@@ -99,7 +99,8 @@ class SpoolReadings(RestrictionProvider):
         names = names_in(Path(watched.folder))
         first = {told[:3]: told.sequence for told in map(parsed, reversed(names)) if told is not None}
         joins = any(first.values()) or (bool(names) and watched.start_at != "earliest")
-        progress = SpoolProgress(QueueOrder(watched.bound_ns, watched.timeout_ns, joins))
+        order = QueueOrder(watched.bound_ns, watched.timeout_ns, joins, forgets=not watched.stop_at_end)
+        progress = SpoolProgress(order)
         if watched.start_at != "earliest":
             start_ns = start_time_ns(watched.start_at)
             for name in names:

@@ -270,6 +270,33 @@ def test_a_stream_that_ended_is_followed_and_forgotten():
     assert sizes[-1] <= max(sizes[:3])
 
 
+@pytest.mark.parametrize("received", [True, False])
+def test_sensors_that_never_come_back_are_forgotten(received):
+    """A name for each hour, for ever: what is remembered is that of a week, and saved states are no larger."""
+    made, sizes = QueueOrder(BOUND, TIMEOUT), []
+    for hour in range(500):
+        for number in range(2):
+            at_s = hour * 3600 + number
+            sent = block(number, at_s, end=number == 1, sensor=f"s{hour:03}", received_s=at_s if received else None)
+            assert made.arrived(*sent) == (-1, ())
+        sizes.append(len(made.to_bytes()))
+    assert max(sizes) < sizes[168] * 1.05
+    made = QueueOrder.from_bytes(made.to_bytes())
+    again = block(0, 500 * 3600, sensor="s499", epoch=2, received_s=500 * 3600 if received else None)
+    assert made.arrived(*again)[0] == 1
+
+
+def test_sensors_are_not_forgotten_while_they_are_open_or_asked_for():
+    """One that is open holds the others; `ended` needs to know who was there."""
+    made, _ = order(block(0, 0, sensor="open"), block(0, 0, sensor="b", end=True))
+    assert made.arrived(block(0, 9e6, sensor="c").header)[0] == -1
+    assert made.arrived(block(0, 9e6, sensor="b", epoch=2).header)[0] == 1
+    asked = QueueOrder(BOUND, TIMEOUT, forgets=False)
+    for sent in (block(0, 0, end=True), block(0, 9e6, sensor="b", end=True)):
+        asked.arrived(*sent)
+    assert QueueOrder.from_bytes(asked.to_bytes()).ended(["a", "b"])
+
+
 def test_a_block_of_an_epoch_before_changes_nothing():
     """It may be looked at by shards, which know it is late; nobody waits for it."""
     made, _ = order(block(0, 0, epoch=5))
