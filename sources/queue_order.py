@@ -75,8 +75,8 @@ class QueueOrder:
     A stream comes no further than the time at which the queue received its blocks: one block from the future must not
     make those before it lost.
 
-    A sensor whose streams are over is forgotten after `FORGOTTEN_NS` of the queue's receive time, or without that of the
-    time to which all have come; so that names that never come back take no room.
+    A sensor whose streams are over is forgotten after `FORGOTTEN_NS` of the queue's receive time, or without that of
+    the time to which all have come; so that names that never come back take no room.
 
     Args:
         out_of_orderness_ns: The bound, of observed time.
