@@ -8,17 +8,19 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import apache_beam as beam
+from apache_beam.options.pipeline_options import PipelineOptions
 
-from pipelines.first_run import compile_kernels
+from pipelines.first_run import compile_kernels, is_compiled
 from pipelines.inputs import Reader, find_inputs, is_hopeless, is_queue, octets_of
 from pipelines.options import FlowOptions
 from pipelines.plan import Plan
-from pipelines.runners import new_pipeline
+from pipelines.runners import is_in_process, new_pipeline
 from pipelines.summary import Summary
 from pipelines.terminal import mistakes_told, progress
 from sinks import outputs
 from sinks.command import say
 from sinks.rejects import RejectsSink
+from sources import scan_ahead
 from sources.captures import ReadSettings
 from sources.headers import TUNNEL_KINDS, HeaderSettings
 from transforms.assemble import AssembleCaptures, AssembledFlows, AssembleFlows, ReadPackets
@@ -101,6 +103,16 @@ class BoundedJob:
         else:
             assembled = packets | "AssembleSessions" >> AssembleSessions(settings, merged)
         return assembled._replace(rejects=(rejected, assembled.rejects) | "AllRejects" >> beam.Flatten())
+
+
+def look_ahead(beam_options: PipelineOptions) -> None:
+    """Begins to scan the capture of a job in this process, while that is built."""
+    options = beam_options.view_as(FlowOptions)
+    path = options.input[0] if len(options.input or ()) == 1 else ""
+    if options.only_check or options.show_steps or not os.path.isfile(path) or not is_in_process(beam_options):
+        return
+    if is_compiled(options.feature_module):
+        scan_ahead.begin(path)
 
 
 def read_settings(options: FlowOptions) -> ReadSettings:

@@ -39,8 +39,7 @@ _DATABASE = bytes([0, 0, 1, 0, 0, 1])
 
 def compile_kernels(feature_modules: Sequence[str], quiet: bool) -> None:
     """Makes sure that the kernels are compiled; says so where that takes time."""
-    marker = cache_folder() / f"ready-{_installation(feature_modules)}"
-    if marker.exists():
+    if is_compiled(feature_modules):
         return
     if not quiet:
         _announce()
@@ -55,7 +54,16 @@ def compile_kernels(feature_modules: Sequence[str], quiet: bool) -> None:
         for arguments in (["read"], ["fold", *feature_modules])
     ]
     if not any([part.wait() for part in parts]):  # else they are compiled as they are needed, and errors show there
-        marker.touch()
+        _marker(feature_modules).touch()
+
+
+def is_compiled(feature_modules: Sequence[str]) -> bool:
+    """Whether the kernels are compiled."""
+    return _marker(feature_modules).exists()
+
+
+def _marker(feature_modules: Sequence[str]) -> Path:
+    return cache_folder() / f"ready-{_installation(feature_modules)}"
 
 
 def compile_enrichment(quiet: bool) -> None:

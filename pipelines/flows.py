@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 
 from pipelines import drift_options
-from pipelines.bounded import BoundedJob
+from pipelines.bounded import BoundedJob, look_ahead
 from pipelines.drift_options import DriftOptions
 from pipelines.inputs import is_endless
 from pipelines.options import FlowOptions, parse_options
@@ -125,6 +125,7 @@ def run(arguments: Sequence[str], leftovers: ExitStack) -> None:
     """
     beam_options = parse_options(arguments)
     options = beam_options.view_as(FlowOptions)
+    look_ahead(beam_options)
     plan = plan_of(beam_options)
     if plan.endless:
         from pipelines.endless import EndlessJob  # runners for it: a bounded job starts sooner without them

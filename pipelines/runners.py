@@ -57,7 +57,7 @@ def prepare(options: PipelineOptions, endless: bool) -> PipelineRunner:
     """
     standard = options.view_as(StandardOptions)
     name = standard.runner or ""
-    kind = name.rpartition(".")[2].lower().removesuffix("runner")
+    kind = _kind(options)
     if PathFinder.find_spec("pip") is None:  # uv's environments have none; Beam asks it what to tell workers
         options.view_as(DebugOptions).add_experiment("disable_logging_submission_environment")
     if endless:
@@ -67,7 +67,7 @@ def prepare(options: PipelineOptions, endless: bool) -> PipelineRunner:
                 " machine, or --runner=FlinkRunner on a cluster"
             )
         standard.streaming = True
-    if kind in ("", "direct"):
+    if is_in_process(options):
         return _in_process()
     if kind == "prism":
         return _prism(options)
@@ -77,6 +77,16 @@ def prepare(options: PipelineOptions, endless: bool) -> PipelineRunner:
         return create_runner(name)
     except (ValueError, ImportError, AttributeError) as error:
         raise InputError(f"--runner {name}: there is no such runner here; DirectRunner is this machine") from error
+
+
+def is_in_process(options: PipelineOptions) -> bool:
+    """Whether `prepare` gives the runner that works in this process."""
+    return _kind(options) in ("", "direct")
+
+
+def _kind(options: PipelineOptions) -> str:
+    name = options.view_as(StandardOptions).runner or ""
+    return name.rpartition(".")[2].lower().removesuffix("runner")
 
 
 def _in_process() -> PipelineRunner:

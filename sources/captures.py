@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from sources import scan_ahead
 from sources.bpf import WHOLE_PACKETS, PacketFilter
 from sources.capture_file import SPAN, SPAN_PACKETS, CaptureFile, scan
 from sources.headers import HeaderSettings
@@ -122,7 +123,7 @@ class _Plan:
                 self._spool_stream(number, name, file)
                 damage, drops = file.damage, file.drops
             else:
-                found = scan(file, number)
+                found = (scan_ahead.taken(path) if number == 0 else None) or scan(file, number)
                 damage, drops = found.damage, found.drops
                 self.sources[number] = FileSource(path, found, file.seekable, self._window, self._parser)
                 self._spans[number] = found.spans if file.seekable else one_way(found.spans)

@@ -126,12 +126,13 @@ def score(
     forest, explainer = live.scorer(batches[0].schema.names)
     model = forest.model
     threshold = model.threshold if settings.threshold is None else settings.threshold
-    inputs = [model_inputs(flows, feature_set_of(model), model.features) for flows in batches]
-    found = forest.probabilities({name: np.concatenate([one[name] for one in inputs]) for name in model.features})
+    inputs = model_inputs(pa.Table.from_batches(batches), feature_set_of(model), model.features)
+    found = forest.probabilities(inputs)
     scored, alerts, begin = [], 0, 0
-    for flows, values in zip(batches, inputs, strict=True):
-        score, predicted, alert = forest.verdicts(found[begin : begin + len(flows)], threshold)
+    for flows in batches:
+        rows = slice(begin, begin + len(flows))
         begin += len(flows)
+        score, predicted, alert = forest.verdicts(found[rows], threshold)
         columns = [
             pa.array(score),
             pa.array(model.classes).take(pa.array(predicted)),
@@ -139,7 +140,7 @@ def score(
             pa.repeat(model.id, len(flows)),
         ]
         if explainer is not None:
-            of_alerts = np.stack([values[name][alert] for name in model.features])
+            of_alerts = np.stack([inputs[name][rows][alert] for name in model.features])
             moved = explainer.contributions(of_alerts, predicted[alert])
             columns.append(reasons(alert, model.features, of_alerts.T, moved, settings.explain))
         scored.append(_appended(flows, fields_of(settings), columns))

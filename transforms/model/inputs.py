@@ -35,7 +35,7 @@ def canonical_needed(feature_set: str, features: Iterable[str]) -> tuple[str, ..
     return tuple(needed)
 
 
-def model_inputs(flows: pa.RecordBatch, feature_set: str, features: Iterable[str]) -> dict[str, np.ndarray]:
+def model_inputs(flows: pa.RecordBatch | pa.Table, feature_set: str, features: Iterable[str]) -> dict[str, np.ndarray]:
     """The columns `features` of `feature_set`, by their published names, as `float32[n_flows]`; null is NaN.
 
     The values are those of `FeatureSet.published`, but only these columns are made.
@@ -54,7 +54,7 @@ def model_inputs(flows: pa.RecordBatch, feature_set: str, features: Iterable[str
     return {column.name: _values(column, flows) for column in columns}
 
 
-def as_float32(values: pa.Array) -> np.ndarray:
+def as_float32(values: pa.Array | pa.ChunkedArray) -> np.ndarray:
     """A column of numbers or truth values as float32, where a null is NaN; `float32[n]`.
 
     Raises:
@@ -76,7 +76,7 @@ def _columns(feature_set: str, features: tuple[str, ...]) -> tuple[Column, ...]:
     return tuple(by_name[name] for name in features)
 
 
-def _values(column: Column, flows: pa.RecordBatch) -> np.ndarray:
+def _values(column: Column, flows: pa.RecordBatch | pa.Table) -> np.ndarray:
     values = column.conversion.apply(*(flows.column(name) for name in column.canonical))
     try:
         return as_float32(values)
