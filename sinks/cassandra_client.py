@@ -185,6 +185,8 @@ def raise_plain(place: Place, error: BaseException) -> NoReturn:
     from cassandra.protocol import RequestValidationException
 
     text = text_of(error)
+    if "Unable to perform auth" in text:  # the nodes that know users and rights are away
+        raise Unavailable(f"{place.named}: {text}") from error
     if isinstance(error, cassandra.AuthenticationFailed):
         raise InputError(
             f"{place.named}: the cluster does not take the credentials ({text}); set {USERNAME} and {PASSWORD}"

@@ -20,10 +20,10 @@ are in one partition, the one that Java's producers choose for it.
 import functools
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 import apache_beam as beam
@@ -52,12 +52,13 @@ _CHOICES = {
 """Settings with their values, the default first."""
 
 _DELIVERY_S = 15.0
-"""So long the client itself tries to deliver a message."""
+"""So long a client itself tries to deliver a message."""
 
 _WAITING_OCTETS = 64 << 20
-"""The client holds as much; more waits until the brokers have taken some."""
+"""A client holds as much; more waits until the brokers have taken some."""
 
-_SLICE_ROWS = 2048
+THREADS = 2
+"""Blocks under way at a time, each by a producer of its own: one is encoded while the other is delivered."""
 
 _ENVELOPE_OCTETS = 512  # headers and framing of a message, counted against the topic's limit
 
@@ -90,7 +91,8 @@ def open_sink(url: SinkUrl, context: SinkContext) -> beam.PTransform:
         else:
             _write_schema(url, place, encode.schema)
     facts = facts_of(topic)
-    return WriteBlocks(url, context, functools.partial(KafkaWriter, topic, facts, encode, chosen), makes=makes)
+    open_writer = functools.partial(KafkaWriter, topic, facts, encode, chosen)
+    return WriteBlocks(url, context, open_writer, threads=THREADS, makes=makes)
 
 
 def open_events(url: SinkUrl, context: SinkContext, dataset: str) -> beam.PTransform | None:
@@ -158,7 +160,7 @@ def _write_schema(url: SinkUrl, path: Path, schema: dict[str, Any]) -> None:
 
 
 class KafkaWriter:
-    """Puts blocks onto a topic; a block is written when all its messages are on it.
+    """Puts blocks onto a topic; a block is written when all its messages are on it. Threads may call `write`.
 
     Args:
         topic: The topic.
@@ -168,94 +170,120 @@ class KafkaWriter:
     """
 
     def __init__(self, topic: Topic, facts: TopicFacts, encoder: Any, chosen: dict[str, str]) -> None:
-        self._topic, self._encoder, self._chosen = topic, encoder, chosen
-        self._octets_most = facts.message_octets_most - _ENVELOPE_OCTETS
-        self._troubles = Troubles(topic)
-        self._errors: list[tuple[KafkaError, bytes]] = []
-        self._settings = {
-            "enable.idempotence": True,
-            "acks": "all",
-            "message.timeout.ms": round(_DELIVERY_S * 1000),
-            "message.max.bytes": max(facts.message_octets_most, 1000),
-            "queue.buffering.max.kbytes": _WAITING_OCTETS >> 10,
-            "linger.ms": 5,
-            "compression.type": chosen["compression"],
-            "partitioner": "murmur2_random",
-            "delivery.report.only.error": True,
-            "on_delivery": self._delivered,
-            "error_cb": self._troubles,
-        }
-        self._producer: Any = None
+        self._topic, self._facts, self._encoder, self._chosen = topic, facts, encoder, chosen
+        self._idle: list[_Producer] = []
 
     def write(self, flows: pa.RecordBatch) -> Iterator[Reject | Counted]:
         """As `BlockWriter` says."""
         records = alerts.chosen(flows) if self._chosen["only"] == "alerts" else flows
         yield Counted(LEFT_OUT, len(flows) - len(records))
-        self._errors.clear()
-        if self._producer is None:
-            self._producer = made_client(self._topic, "Producer", self._settings)
-        for first in range(0, len(records), _SLICE_ROWS):  # what is delivered overlaps with what is encoded
-            yield from self._put(records.slice(first, _SLICE_ROWS))
-        self._settle()
-        for error, message in self._errors:
-            yield self._refused(error, message)
+        try:
+            producer = self._idle.pop()
+        except IndexError:
+            producer = _Producer(self._topic, self._facts, self._chosen["compression"])
+        try:
+            yield from producer.delivered(self._encoder.messages(records), self._keys(records))
+        except BaseException:
+            producer.close()
+            raise
+        self._idle.append(producer)
 
     def close(self) -> None:
-        """Gives up what is not delivered."""
-        if self._producer is not None:
-            self._producer.purge(blocking=False)
-            self._producer.flush(0)
-            self._producer = None
-
-    def _put(self, records: pa.RecordBatch) -> Iterator[Reject]:
-        produce, name = self._producer.produce, self._topic.name
-        for message, key in zip(self._encoder.messages(records), self._keys(records), strict=True):
-            if len(message) + len(key or b"") > self._octets_most:
-                yield Reject("kafka", "too large", self._topic.url, None, message)
-                continue
-            while True:
-                try:
-                    produce(name, message, key)
-                    break
-                except BufferError:  # the client holds as much as it may
-                    self._producer.poll(0.05)
-                except library(self._topic).KafkaException as error:
-                    self._give_up(error.args[0])
-        self._producer.poll(0)
+        """Gives the connections up."""
+        while self._idle:
+            self._idle.pop().close()
 
     def _keys(self, records: pa.RecordBatch) -> list[bytes | None]:
         wanted = "flow_id" if self._chosen["key"] == "flow" else "src_ip"
         name = wanted if wanted in records.schema.names else "sensor"  # of an event
         return records[name].cast(pa.binary()).to_pylist() if name in records.schema.names else [None] * len(records)
 
-    def _settle(self) -> None:
-        """Waits until the brokers have everything, or the client has given it up: within `_DELIVERY_S`, about."""
-        while self._producer.flush(0.5):
-            if self._troubles.lasting:
-                line = self._troubles.line
-                self.close()
-                self._troubles.clear()
-                raise InputError(line)
-        codes = library(self._topic).KafkaError
-        refusals = (codes.MSG_SIZE_TOO_LARGE, codes.RECORD_LIST_TOO_LARGE, codes.INVALID_RECORD)
-        for error, _ in self._errors:
-            if error.code() not in refusals:
-                self._give_up(error)
+
+class _Producer:
+    """A client that delivers the messages of one block at a time; after an error it is of no use any more.
+
+    Args:
+        topic: The topic.
+        facts: What it is like.
+        compression: One of `COMPRESSIONS`.
+        alone: Each message is a request of its own: what the brokers refuse then, they refuse for itself.
+    """
+
+    def __init__(self, topic: Topic, facts: TopicFacts, compression: str, alone: bool = False) -> None:
+        self._topic, self._facts, self._compression, self._alone = topic, facts, compression, alone
+        self._troubles = Troubles(topic)
+        self._failed: list[tuple[KafkaError, Message]] = []
+        settings = {
+            "enable.idempotence": True,
+            "acks": "all",
+            "message.timeout.ms": round(_DELIVERY_S * 1000),
+            "message.max.bytes": max(facts.message_octets_most, 1000),
+            "queue.buffering.max.kbytes": _WAITING_OCTETS >> 10,
+            "linger.ms": 5,
+            "compression.type": compression,
+            "partitioner": "murmur2_random",
+            "delivery.report.only.error": True,
+            "on_delivery": lambda error, message: self._failed.append((error, message)),
+            "error_cb": self._troubles,
+        }
+        self._client = made_client(topic, "Producer", settings | ({"batch.num.messages": 1} if alone else {}))
+
+    def delivered(self, messages: Sequence[bytes], keys: Sequence[bytes | None]) -> Iterator[Reject]:
+        """Delivers messages; when the iterator ends, the brokers have them for good, but for those it yields.
+
+        Raises:
+            Unavailable: They must be delivered again, by another producer.
+        """
+        yield from self._put(messages, keys)
+        while self._client.flush(0.5):  # messages that wait for `_DELIVERY_S` end as errors
+            pass
+        refused, self._failed = self._failed, []
+        for error, _ in refused:
+            if self._reason_of(error) is None:
+                raise self._unavailable(error)
+        if self._alone:
+            for error, message in refused:
+                yield self._reject(self._reason_of(error) or "", message.value() or b"")
+        elif refused:  # with what was in one request with them
+            again = [message for _, message in refused]
+            other = _Producer(self._topic, self._facts, self._compression, alone=True)
+            try:
+                yield from other.delivered([one.value() or b"" for one in again], [one.key() for one in again])
+            finally:
+                other.close()
         self._troubles.clear()
 
-    def _delivered(self, error: "KafkaError", message: "Message") -> None:
-        self._errors.append((error, message.value() or b""))
+    def close(self) -> None:
+        """Gives up what is not delivered."""
+        self._client.purge(blocking=False)
+        self._client.flush(0)
 
-    def _refused(self, error: "KafkaError", message: bytes) -> Reject:
-        reason = "invalid" if error.code() == library(self._topic).KafkaError.INVALID_RECORD else "too large"
+    def _put(self, messages: Sequence[bytes], keys: Sequence[bytes | None]) -> Iterator[Reject]:
+        produce, name = self._client.produce, self._topic.name
+        most = self._facts.message_octets_most - _ENVELOPE_OCTETS
+        for message, key in zip(messages, keys, strict=True):
+            if len(message) + len(key or b"") > most:
+                yield self._reject("too large", message)
+                continue
+            while True:
+                try:
+                    produce(name, message, key)
+                    break
+                except BufferError:  # the client holds as much as it may
+                    self._client.poll(0.05)
+                except library(self._topic).KafkaException as error:
+                    raise self._unavailable(error.args[0]) from error
+
+    def _reason_of(self, error: "KafkaError") -> str | None:
+        """Why the brokers refused a message, or others in its request; None if they did not."""
+        codes, code = library(self._topic).KafkaError, error.code()
+        if code in (codes.MSG_SIZE_TOO_LARGE, codes.RECORD_LIST_TOO_LARGE):
+            return "too large"
+        return "invalid" if code in (codes.INVALID_RECORD, codes._INVALID_DIFFERENT_RECORD) else None
+
+    def _reject(self, reason: str, message: bytes) -> Reject:
         return Reject("kafka", reason, self._topic.url, None, message)
 
-    def _give_up(self, error: "KafkaError") -> NoReturn:
-        """Forgets what is under way: all of the block is tried again, by another producer."""
-        line = line_of(self._topic, error)
-        told = self._troubles.line or f"{self._topic.url}: not delivered ({error.str()})"
-        self.close()
-        self._troubles.clear()
-        if line is not None:
-            raise InputError(line)
-        raise Unavailable(told)
+    def _unavailable(self, error: "KafkaError") -> Unavailable:
+        line = self._troubles.line or line_of(self._topic, error)
+        return Unavailable(line or f"{self._topic.url}: not delivered ({error.str()})")

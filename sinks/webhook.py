@@ -318,7 +318,7 @@ def connected(receiver: Receiver) -> http.client.HTTPConnection:
                 target.hostname, target.port, timeout=receiver.timeout_s, context=context
             )
         connection.connect()
-    except ssl.SSLError as error:
+    except ssl.SSLCertVerificationError as error:
         remedy = "name the authority with ca=FILE" if not receiver.authority else "see that ca is the right file"
         raise InputError(f"{receiver.named}: no TLS connection ({_reason_of(error)}); {remedy}") from error
     except OSError as error:

@@ -9,13 +9,15 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import sink_testing
+from cassandra import AuthenticationFailed
 from servers.cassandra import PASSWORD, USER, CassandraServer
 from servers.fixtures import need
 
-from sinks import cassandra, outputs
-from sinks.blocks import BlockSender
+from sinks import cassandra, cassandra_client, outputs
+from sinks.blocks import BlockSender, Unavailable
 from sinks.cassandra_cells import cells
 from sinks.cassandra_tables import cql_type, tables_of
+from sinks.outputs import parse_url
 from transforms.records import InputError
 
 pytestmark = pytest.mark.xdist_group("cassandra")
@@ -275,6 +277,17 @@ def test_tls_checks_who_answers(cassandra, keyspace):
     send(f"{keyspace}&ca={cassandra.authority}", sink_testing.flows([1]))
     with pytest.raises(InputError, match=r"no TLS connection .*name the authority with ca=FILE"):
         opened(f"{keyspace}&security=tls", sink_testing.flows([1]))
+
+
+def test_credentials_that_cannot_be_looked_up_are_tried_again():
+    """The nodes that know users are away, and others say so in the words of a wrong password."""
+    place = cassandra_client.place_of(parse_url("cassandra://127.0.0.1/flows"))
+    said = "Failed to authenticate to 127.0.0.1:9042: Error from server: code=0100 [Bad credentials] message="
+    away = AuthenticationFailed(f'{said}"Unable to perform authentication: Cannot achieve consistency level ONE"')
+    with pytest.raises(Unavailable, match="Cannot achieve consistency level ONE"):
+        cassandra_client.raise_plain(place, away)
+    with pytest.raises(InputError, match="does not take the credentials"):
+        cassandra_client.raise_plain(place, AuthenticationFailed(f'{said}"Provided username x is incorrect"'))
 
 
 def test_wrong_credentials_and_missing_rights_are_one_line_at_start(cassandra, keyspace, monkeypatch, tmp_path):

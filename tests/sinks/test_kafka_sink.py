@@ -4,6 +4,7 @@ import io
 import json
 import threading
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
 import alert_testing
 import fastavro
@@ -14,8 +15,10 @@ from confluent_kafka import Consumer, TopicPartition
 from servers.fixtures import need
 from servers.kafka import KafkaServer
 
+from queues.kafka_client import TopicFacts, topic_of
 from sinks import drift, outputs, sensors
-from sinks.blocks import WriteBlocks
+from sinks.blocks import LEFT_OUT, Unavailable, WriteBlocks
+from sinks.kafka import JsonMessages, KafkaWriter
 from sinks.outputs import SinkContext
 from transforms.drift import rows
 from transforms.records import EVENT_DROPPING, NO_TIME, InputError, Reject, SensorEvent
@@ -175,6 +178,20 @@ def test_a_record_that_only_the_broker_knows_to_be_too_large_is_rejected(kafka):
     sender.close()
 
 
+def test_a_record_that_the_broker_takes_for_invalid_does_not_take_others_with_it(kafka):
+    """A topic that is compacted wants keys; the others of the same request are delivered."""
+    kafka.create_topic("compacted", 1, {"cleanup.policy": "compact"})
+    topic = topic_of(f"//{kafka.bootstrap}/compacted")
+    chosen = {"only": "all", "key": "flow", "compression": "lz4"}
+    writer = KafkaWriter(topic, TopicFacts(1, 100_000, True), JsonMessages(), chosen)
+    events = pa.record_batch({"sensor": ["a", None, "b"], "number": [1, 2, 3]})
+    counted, reject = writer.write(events)
+    assert counted == (LEFT_OUT, 0)
+    assert reject == Reject("kafka", "invalid", topic.url, None, b'{"sensor":null,"number":2}')
+    assert {key for key, _, _ in read(kafka.bootstrap, "compacted")} == {b"a", b"b"}
+    writer.close()
+
+
 def test_nothing_is_lost_while_the_broker_is_away(tmp_path, monkeypatch):
     """Killed with messages under way, and back later: every record is there, repeated ones equal to the octet."""
     need("kafka")
@@ -202,6 +219,36 @@ def test_nothing_is_lost_while_the_broker_is_away(tmp_path, monkeypatch):
         monkeypatch.setattr("sinks.kafka._DELIVERY_S", 1.0)
         with pytest.raises(InputError, match=r"no broker answers.*see that it is up"):
             impatient.send(blocks[0])
+
+
+def test_a_name_that_is_not_known_for_a_while_is_waited_for(monkeypatch):
+    """Where brokers are restarted with their names, as in a cluster of containers."""
+    monkeypatch.setattr("sinks.kafka._DELIVERY_S", 0.5)
+    flows = sink_testing.flows([1])
+    topic, facts = topic_of("//broker.invalid:9092/flows"), TopicFacts(1, 100_000, True)
+    chosen = {"only": "all", "key": "flow", "compression": "lz4"}
+    writer = KafkaWriter(topic, facts, JsonMessages(), chosen)
+    with pytest.raises(Unavailable):
+        list(writer.write(flows))
+    writer.close()
+
+
+def test_blocks_of_several_threads_have_their_own_rejects(kafka):
+    """Two are under way at a time; here, the broker refuses one record of each."""
+    kafka.create_topic("threads", 2, {"max.message.bytes": "30000"})
+    blocks = [alert_testing.scored([n, n + 100], sensor=["a", str(n) * 20_000]) for n in range(8)]
+    sender = opened(f"kafka://{kafka.bootstrap}/threads?compression=none", blocks[0]).sender()
+    kafka.delete_topic("threads")
+    kafka.create_topic("threads", 2, {"max.message.bytes": "10000"})
+    with ThreadPoolExecutor(4) as pool:
+        every = list(pool.map(sender.send, blocks))
+    sender.close()
+    for number, sent in enumerate(every):
+        (reject,) = sent.rejects
+        assert sent.written == 1
+        assert str(number).encode() * 20_000 in reject.payload
+    expected = {flows["flow_id"][0].as_py() for flows in blocks}
+    assert {key for key, _, _ in read(kafka.bootstrap, "threads")} == expected
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,9 @@
 import hashlib
 import hmac
 import json
+import socket
 import ssl
+import threading
 import time
 from collections.abc import Iterator
 
@@ -13,8 +15,9 @@ import sink_testing
 from servers.certificates import write_certificates
 from webhook_testing import Receiver, serving
 
-from sinks import outputs
-from sinks.blocks import Sent
+from sinks import outputs, webhook
+from sinks.blocks import Sent, Unavailable
+from sinks.outputs import parse_url
 from transforms.records import InputError
 
 
@@ -168,6 +171,25 @@ def test_tls_checks_who_answers(tmp_path):
         assert len(server.alerts) == 1
         with pytest.raises(InputError, match=r"no TLS connection .*; name the authority with ca=FILE"):
             opened(server.url, flows)
+
+
+def test_a_receiver_that_goes_away_in_the_middle_of_a_handshake_is_tried_again():
+    """As one behind a balancer does that is restarted; it is no mistake of the user."""
+
+    def hangs_up() -> None:
+        with listening.accept()[0] as one:
+            one.recv(1)
+            one.shutdown(socket.SHUT_WR)
+            while one.recv(4096):
+                pass
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=hangs_up)
+        thread.start()
+        url = parse_url(f"webhook:https://127.0.0.1:{listening.getsockname()[1]}/")
+        with pytest.raises(Unavailable, match="EOF"):
+            webhook.connected(webhook.receiver_of(url))
+        thread.join()
 
 
 def test_an_address_may_be_a_secret(receiver, monkeypatch):
