@@ -62,6 +62,17 @@ def test_an_image_is_pinned_complete_and_not_root(path):
     assert "useradd --uid 1000 " in path.read_text(encoding="utf-8")
 
 
+def test_what_is_copied_is_sent_to_the_builder_and_nothing_else():
+    """`.dockerignore` leaves out everything, then lets in the folders that Containerfiles copy from."""
+    first, *rest = (TOP / ".dockerignore").read_text(encoding="utf-8").splitlines()[1:]
+    copied = {
+        name for path in FILES for word, rest in instructions(path) if word == "COPY" for name in rest.split()[:-1]
+    }
+    folders = {os.path.dirname(name) for name in copied if not name.startswith(("--", "/"))}
+    assert first == "*"
+    assert {line.removeprefix("!") for line in rest} == folders
+
+
 @pytest.mark.parametrize("name", EXTRAS)
 def test_a_lock_has_every_package_by_hash(name):
     """Those of the project within their ranges; `make lock` after a change of dependencies."""
