@@ -33,8 +33,10 @@ def local_path(named: str, path: str) -> Path:
         path: As in its URL.
 
     Raises:
-        InputError: It looks like a host: `scheme://place`.
+        InputError: It looks like a host, `scheme://place`, or is on object storage.
     """
+    if is_remote(path):
+        raise InputError(f"{named}: flows go to files of this machine, or where it is mounted; or write bigquery:TABLE")
     if path.startswith("//") and not path.startswith("///"):
         scheme = named.partition(":")[0]
         raise InputError(f"{named}: // is for hosts; write {scheme}:{path[2:]} or {scheme}:/{path[2:]}")

@@ -88,6 +88,7 @@ WRONG = {
     "unknown scheme": (["--output=parkay:flows"], "--output parkay:flows: unknown scheme 'parkay'"),
     "URL without a place": (["--output=csv:"], "names no place; write csv:PLACE"),
     "URL of a host": (["--output=parquet://host/flows"], "// is for hosts"),
+    "object storage": (["--output=parquet:gs://bucket/flows"], "flows go to files of this machine"),
     "URL with unknown parameter": (["--output=parquet:flows?size=1"], "unknown parameter 'size'"),
     "the same place twice": (["--output=csv:a.csv", "--output=jsonl:a.csv"], "goes to the same place"),
     "output in no folder": (["--output=csv:nothing/a.csv"], "there is no folder"),
