@@ -23,6 +23,19 @@ def test_a_workflow_is_of_its_schema(path):
     assert done.returncode == 0, done.stdout
 
 
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_nothing_that_is_built_or_tested_may_write(path):
+    """Who may release or publish takes what another job made; actions have versions, and are not whatever a branch is."""
+    workflow = yaml.safe_load(path.read_text(encoding="utf-8"))
+    assert workflow["permissions"] == {"contents": "read"}
+    for job in workflow["jobs"].values():
+        steps = job["steps"]
+        assert all(re.search(r"@v\d+$", step["uses"]) for step in steps if "uses" in step)
+        if "write" in job.get("permissions", {}).values():
+            run = " ".join(step.get("run", "") for step in steps)
+            assert not re.search(r"\.ci/|build|pytest|docker|install (?!uv==)", run)
+
+
 def test_every_python_is_tested():
     """Those that the package says it works with."""
     told = re.findall(r"Python :: (3\.\d+)", (TOP / "pyproject.toml").read_text(encoding="utf-8"))
