@@ -25,7 +25,7 @@ def test_a_workflow_is_of_its_schema(path):
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
 def test_nothing_that_is_built_or_tested_may_write(path):
-    """Who may release or publish takes what another job made; actions have versions, and are not whatever a branch is."""
+    """Who may release or publish takes what another job made; actions have versions and are no branches."""
     workflow = yaml.safe_load(path.read_text(encoding="utf-8"))
     assert workflow["permissions"] == {"contents": "read"}
     for job in workflow["jobs"].values():
