@@ -125,13 +125,23 @@ def test_compose_s_services_depend_on_services_and_mount_volumes():
     for name, service in services.items():
         assert set(service.get("depends_on", {})) <= set(services), name
         mounted = {volume.partition(":")[0] for volume in service.get("volumes", [])}
-        assert mounted <= set(COMPOSED["volumes"]), name
+        files = {place for place in mounted if place.startswith(".")}
+        assert all((COMPOSE.parent / file).is_file() for file in files), name
+        assert mounted - files <= set(COMPOSED["volumes"]), name
         assert "build" in service or re.search(r":\d", service["image"]), name
         assert all(port.startswith("127.0.0.1:") for port in service.get("ports", [])), name
         if "build" in service:
             context = (COMPOSE.parent / service["build"]["context"]).resolve()
             assert context == TOP
             assert (context / service["build"]["dockerfile"]).is_file()
+
+
+def test_compose_s_comments_name_services():
+    """`docker compose … run SERVICE` is of one that there is, and each page of a service that has its port."""
+    head = COMPOSE.read_text(encoding="utf-8").partition("\nname:")[0]
+    assert set(re.findall(r"run (?:--\w+ )*([\w-]+)", head)) <= set(COMPOSED["services"])
+    opened = {port.split(":")[1] for service in COMPOSED["services"].values() for port in service.get("ports", [])}
+    assert set(re.findall(r"localhost:(\d+)", head)) == opened
 
 
 def test_compose_s_commands_are_commands():
