@@ -3,6 +3,7 @@
 import ctypes
 import gc
 import os
+import sys
 
 import sinks  # noqa: F401 - what it sets up is there before Beam is imported
 
@@ -22,4 +23,6 @@ def _keep_freed_memory() -> None:
 
 _keep_freed_memory()
 gc.set_threshold(100_000)  # modules of a hundred thousand objects are loaded, none of which is garbage
+if sys.argv[:1] == ["-m"]:  # a command is being loaded, and `sinks.command.status_of` turns it on again
+    gc.disable()
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # no linear algebra here; its idle threads spin

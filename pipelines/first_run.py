@@ -3,7 +3,6 @@
 What is compiled is kept in the user's cache; a marker there says that it is done.
 """
 
-import gc
 import hashlib
 import os
 import struct
@@ -124,5 +123,4 @@ def _look_up() -> None:
 
 
 if __name__ == "__main__":
-    gc.disable()  # a tenth of the time, and the process ends soon
     _read() if sys.argv[1] == "read" else _fold(sys.argv[2:])

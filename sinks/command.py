@@ -1,6 +1,7 @@
 """What every command does alike: its options, its mistakes and its stop are one line, and an exit status."""
 
 import difflib
+import gc
 import re
 import signal
 import sys
@@ -41,6 +42,9 @@ def status_of(work: Callable[[], int | None]) -> int:
     Args:
         work: Gives the status where it is not 0.
     """
+    if not gc.isenabled():  # a process of its own, and all that is loaded by now stays: nobody need look at it again
+        gc.freeze()
+        gc.enable()
     numbers: list[int] = []
 
     def stop(number: int) -> None:
