@@ -32,6 +32,8 @@ from transforms.features import sets  # noqa: E402
 
 ROWS = 8192
 ROUNDS = 3
+REPEATED = 4
+"""Messages are sent so often in a round: a third of a second would measure how it begins and ends."""
 
 
 def flows_of_demo(folder: Path, packets: int) -> list[pa.RecordBatch]:
@@ -195,7 +197,7 @@ def kafka(batches: list[pa.RecordBatch], stack: ExitStack) -> Iterator[str]:
     server = stack.enter_context(KafkaServer(folder, quick_start=False))
     for features in ("cic@1", sets.FLOWBEAM):
         names = {*(field.name for field in fields.COMMON), *sets.features_for([sets.get(features)])}
-        chosen = [batch.select([name for name in batch.schema.names if name in names]) for batch in batches]
+        chosen = [batch.select([name for name in batch.schema.names if name in names]) for batch in batches] * REPEATED
         rows = sum(map(len, chosen))
         ready = [message for batch in chosen for message in avro.row_encoder(batch.schema).messages(batch)]
         ids = [flow_id for batch in chosen for flow_id in batch["flow_id"].to_pylist()]

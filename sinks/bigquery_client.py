@@ -20,6 +20,9 @@ from transforms.records import InputError, Reject
 CALL_S = 60.0
 """A call that takes longer has failed."""
 
+ASKED_S = 30.0
+"""A question is asked so long where BigQuery is away or busy."""
+
 _SCOPES = ("https://www.googleapis.com/auth/bigquery",)
 _TRANSIENT = {"backendError", "internalError", "rateLimitExceeded", "quotaExceeded", "stopped", "timeout"}
 _NOT_KNOWN_YET = "no such field"
@@ -87,6 +90,13 @@ def client_of(place: Place) -> Any:
     return bigquery.Client(project=place.project, credentials=_credentials(place), client_options=options)
 
 
+def asked() -> dict[str, Any]:
+    """How long a call of Google's client may take, and be tried: alone, the client would go on for ten minutes."""
+    from google.cloud.bigquery import DEFAULT_RETRY
+
+    return {"timeout": CALL_S, "retry": DEFAULT_RETRY.with_timeout(ASKED_S)}
+
+
 def prepare(place: Place, schema: pa.Schema, only_check: bool = False) -> list[str]:
     """Makes the table and its views, or gives a table the columns that it lacks; nothing is ever taken away.
 
@@ -109,7 +119,7 @@ def prepare(place: Place, schema: pa.Schema, only_check: bool = False) -> list[s
     with one_line(place):
         for update in range(_UPDATES):
             try:
-                table = client.get_table(f"{place.project}.{place.dataset}.{place.table}", timeout=CALL_S)
+                table = client.get_table(f"{place.project}.{place.dataset}.{place.table}", **asked())
             except exceptions.NotFound:
                 _create(place, client, wanted, only_check)
                 makes = [f"table {place.path}", *(f"view {name}" for name in place.views)]
@@ -126,7 +136,7 @@ def prepare(place: Place, schema: pa.Schema, only_check: bool = False) -> list[s
             if missing and not only_check:
                 table.schema = bigquery_schema.merged_fields(there, wanted)
                 try:
-                    client.update_table(table, ["schema"], timeout=CALL_S)
+                    client.update_table(table, ["schema"], **asked())
                 except exceptions.PreconditionFailed:  # another job was quicker, perhaps with the same columns
                     if update == _UPDATES - 1:
                         raise
@@ -147,7 +157,7 @@ def _create(place: Place, client: Any, wanted: Sequence[dict[str, Any]], only_ch
     from google.cloud import bigquery
 
     try:
-        client.get_dataset(f"{place.project}.{place.dataset}", timeout=CALL_S)
+        client.get_dataset(f"{place.project}.{place.dataset}", **asked())
     except exceptions.NotFound:
         make = f"bq mk --dataset {place.project}:{place.dataset}"
         raise InputError(
@@ -159,7 +169,7 @@ def _create(place: Place, client: Any, wanted: Sequence[dict[str, Any]], only_ch
     table.description = "Network flows of flowbeam: one row for each record of a flow."
     table.time_partitioning = bigquery.TimePartitioning("DAY", bigquery_schema.PARTITIONED_BY)
     table.clustering_fields = list(bigquery_schema.CLUSTERED_BY)
-    client.create_table(table, exists_ok=True, timeout=CALL_S)
+    client.create_table(table, exists_ok=True, **asked())
 
 
 def _set_views(place: Place, client: Any, renew: bool, only_check: bool) -> list[str]:
@@ -171,19 +181,19 @@ def _set_views(place: Place, client: Any, renew: bool, only_check: bool) -> list
     for name, view in zip(place.views, bigquery_views.VIEWS, strict=True):
         path, query = f"{place.project}.{place.dataset}.{name}", view.on(place.path)
         try:
-            there = client.get_table(path, timeout=CALL_S)
+            there = client.get_table(path, **asked())
         except exceptions.NotFound:
             made.append(f"view {name}")
             if not only_check:
                 wanted = bigquery.Table(path)
                 wanted.view_query, wanted.description = query, view.description
-                client.create_table(wanted, exists_ok=True, timeout=CALL_S)
+                client.create_table(wanted, exists_ok=True, **asked())
             continue
         if there.table_type != "VIEW":
             raise InputError(f"{place.named}: {path} is a table, and no place for the view; choose another table")
         if (renew or there.view_query != query) and not only_check:
             there.view_query = query
-            client.update_table(there, ["view_query"], timeout=CALL_S)
+            client.update_table(there, ["view_query"], **asked())
     return made
 
 
@@ -302,7 +312,10 @@ def one_line(place: Place) -> Iterator[None]:
         raise InputError(f"{place.named}: not allowed: {_first_line(error)}; give the account {roles}") from error
     except api.NotFound as error:
         raise InputError(f"{place.named}: not found: {_first_line(error)}") from error
-    except (api.GoogleAPICallError, auth.GoogleAuthError, api.RetryError, http.RequestException) as error:
+    except api.RetryError as error:
+        said = f"no answer in {ASKED_S:g} s: {_first_line(error.cause or error)}"
+        raise InputError(f"{place.named}: {said}; see that BigQuery can be reached from here") from error
+    except (api.GoogleAPICallError, auth.GoogleAuthError, http.RequestException) as error:
         raise InputError(f"{place.named}: cannot ask BigQuery: {_first_line(error)}") from error
 
 
@@ -340,5 +353,7 @@ def _error_of(answer: dict[str, Any]) -> tuple[str, str]:
     return str(error.get("message", "")), str(first.get("reason", ""))
 
 
-def _first_line(error: Exception) -> str:
-    return str(getattr(error, "message", "") or error).strip().partition("\n")[0]
+def _first_line(error: BaseException) -> str:
+    line = str(getattr(error, "message", "") or error).strip().partition("\n")[0]
+    of_system = re.search(r"\[Errno -?\d+\] ([\w ]+)", line)  # at the end of what a connection was wanted for
+    return of_system[1] if of_system else line

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from sinks import bigquery_schema, places
-from sinks.bigquery_client import CALL_S, Place, client_of, one_line
+from sinks.bigquery_client import CALL_S, Place, asked, client_of, one_line
 from transforms.records import InputError
 
 _FILES = "hour=*/*.parquet"
@@ -100,7 +100,7 @@ def _job_of(place: Place, client: Any, file: Path) -> Any:
     for attempt in range(_ATTEMPTS):
         name = f"flowbeam-load-{token}-{attempt}"
         try:
-            job = client.get_job(name, timeout=CALL_S)
+            job = client.get_job(name, **asked())
         except exceptions.NotFound:
             return _loaded(place, client, file, name)
         if not _failure(job):

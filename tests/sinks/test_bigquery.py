@@ -195,6 +195,15 @@ def test_without_credentials_is_one_line(monkeypatch, tmp_path):
     assert "\n" not in str(error.value)
 
 
+def test_nobody_there_is_one_line(monkeypatch, capsys):
+    """Soon: Google's client alone would try for ten minutes, and say nothing."""
+    monkeypatch.setattr(bigquery_client, "ASKED_S", 0.5)
+    monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", "http://127.0.0.1:1")
+    assert bigquery.main(["--setup", "--table", TABLE]) == 2
+    told = "--table: no answer in 0.5 s: Connection refused; see that BigQuery can be reached from here"
+    assert capsys.readouterr().err == f"flowbeam: {told}\n"
+
+
 def test_without_the_library_is_one_line(monkeypatch):
     for name in ("google.api_core", "google.api_core.client_options", "google.cloud.bigquery"):
         monkeypatch.setitem(sys.modules, name, None)
