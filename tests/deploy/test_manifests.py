@@ -91,6 +91,24 @@ def test_names_that_are_used_are_there():
     assert pool["containers"][0]["ports"][0]["containerPort"] == 50000
 
 
+def test_nobody_else_reaches_a_pod():
+    """Every template of pods has the labels that the policy is for, and names of this application come in alone."""
+    policy = MANIFESTS["network: NetworkPolicy"]["spec"]
+    wanted = policy["podSelector"]["matchLabels"].items()
+    templates = [one["template"] for one in map(_spec, MANIFESTS.values()) if "template" in one]
+    templates.append(MANIFESTS["flink: FlinkDeployment"]["spec"]["podTemplate"])
+    assert len(templates) == 3
+    assert all(wanted <= template["metadata"]["labels"].items() for template in templates)
+    anything, *others = policy["ingress"]
+    assert anything == {"from": [{"podSelector": policy["podSelector"]}]}
+    assert [port["port"] for one in others for port in one["ports"]] == [8081, 9249]
+    assert all("namespaceSelector" in who for one in others for who in one["from"])
+
+
+def _spec(manifest: dict[str, Any]) -> dict[str, Any]:
+    return manifest.get("spec", {})
+
+
 @pytest.mark.parametrize("name", [name for name in MANIFESTS if "Policy" not in name and "Config" not in name])
 def test_images_have_versions_and_nothing_runs_as_root(name):
     """Every container of a pod."""
