@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import os
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -103,7 +104,7 @@ class _ReadFn(_Reading):
 
 
 class _FolderReadings(RestrictionProvider):
-    """A folder is one restriction: the names that were read."""
+    """A folder is one restriction: the names that were read, of files that are still there."""
 
     def initial_restriction(self, folder: str) -> Reading:
         return Reading(set())
@@ -141,12 +142,25 @@ class _WatchFn(_Reading):
             except InputError as error:
                 _log.warning("%s", error)
                 yield TaggedOutput("rejects", Reject("labels", REJECT_FILE, path, None, str(error).encode()))
-        if tracker.try_claim(Step(lambda _: None)):
+        if tracker.try_claim(Step(partial(_forget, _gone(folder, known)))):
             tracker.defer_remainder()
 
 
 def _read(name: str, names: set[str]) -> None:
     names.add(name)
+
+
+def _forget(gone: set[str], names: set[str]) -> None:
+    names -= gone
+
+
+def _gone(folder: str, known: set[str]) -> set[str]:
+    """Names whose files were taken away; none while nothing is there, as where a disk is not mounted."""
+    try:
+        there = set(os.listdir(folder))
+    except OSError:
+        return set()
+    return known - there if there else set()
 
 
 def _settled(folder: str, known: set[str]) -> list[str]:

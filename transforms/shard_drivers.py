@@ -42,6 +42,9 @@ Key: TypeAlias = tuple[str, int]
 
 TABLE_CACHE_OCTETS = 2 << 30
 
+FORGOTTEN_NS = 7 * 86_400 * 10**9
+"""A shard that rests is forgotten once event time is so far behind what the queue received last for it."""
+
 LOG_OCTETS_LEAST = 8 << 20
 """A table is not written anew before so much has come since it was: small tables would be written at every bundle.
 
@@ -194,7 +197,8 @@ class EndlessShardFn(beam.DoFn):
     """Assembles a shard as its blocks come. State is the truth: a snapshot of the shard, and what came since.
 
     Where blocks are not handed over by value, the process is: state only tells whether it is still the same.
-    Time comes with the blocks. The one timer is at the end of all time, for a job that is drained or whose input ended.
+    Time comes with the blocks. The one timer is at the end of all time, for a job that is drained or whose input ended;
+    of a sensor that has ended it is when nothing will come any more, so that names take no room for ever.
     """
 
     LOG = BagStateSpec("log", BytesCoder())
@@ -227,7 +231,13 @@ class EndlessShardFn(beam.DoFn):
         if not kept.token:
             end.set(GlobalWindow().max_timestamp())
         shard = self._shard(key, kept, snapshot, log)
+        rested = shard.rests_since_ns is not None
         yield from self._told(shard, shard.take(self._handover.take(octets)))
+        since_ns = shard.rests_since_ns
+        if since_ns is not None:
+            end.set(Timestamp(micros=(since_ns + FORGOTTEN_NS) // 1000))
+        elif rested:
+            end.set(GlobalWindow().max_timestamp())
         log_octets, snapshot_octets = self._keep(shard, octets, kept, snapshot, log) if self._lasting else (0, 0)
         token = secrets.token_bytes(16)
         about.write(Kept(token, log_octets, snapshot_octets).to_bytes())
@@ -241,7 +251,7 @@ class EndlessShardFn(beam.DoFn):
         snapshot: Any = beam.DoFn.StateParam(SNAPSHOT),
         about: Any = beam.DoFn.StateParam(ABOUT),
     ) -> Iterator[FinishedFlows | Rejected | Event]:
-        """Ends what is open: nothing will come any more."""
+        """Ends what is open, and forgets the shard: nothing will come any more."""
         kept = Kept.from_bytes(about.read())
         if not kept.token:
             return

@@ -130,6 +130,13 @@ class Shard:
         return self._table is None and not any(line.waiting for line in self._lines.values())
 
     @property
+    def rests_since_ns(self) -> int | None:
+        """When the queue received the last block, if the shard rests; None else, of merged sensors, or without time."""
+        since_ns = max((max(line.clock_ns, line.observed_ns) for line in self._lines.values()), default=NO_TIME)
+        timed = any(line.clock_ns != NO_TIME for line in self._lines.values())
+        return since_ns if timed and self.rests and self._sensor != MERGED_SENSORS else None
+
+    @property
     def octets(self) -> int:
         """Memory of the table."""
         return self._table.octets if self._table is not None else 0

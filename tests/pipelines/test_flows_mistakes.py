@@ -205,7 +205,7 @@ def test_a_full_disk(traffic, tmp_path, scheme):
         assert files_of(folder) == {}
     finally:
         subprocess.run(["umount", str(folder)], check=True)
-    assert (ended.status, ended.out, ended.err.count("\n")) == (2, "", 1)
+    assert (ended.status, ended.out, ended.err.count("\n")) == (2, "", 1), ended.err
     assert f"{os.strerror(errno.ENOSPC)}; free room or choose another --output" in ended.err
 
 

@@ -103,6 +103,22 @@ def test_a_folder_that_is_gone_may_come_back(tmp_path):
     assert watcher.bundle() == (["benign"], [])
 
 
+@pytest.mark.usefixtures("quick")
+def test_names_of_files_that_were_taken_away_are_forgotten(tmp_path):
+    """So a folder may be followed for years; one that is empty may be a disk that is not mounted."""
+    watcher = Watcher(tmp_path)
+    for number in range(20):
+        write(tmp_path / f"{number}.csv", [1])
+        (tmp_path / f"{number - 3}.csv").unlink(missing_ok=True)
+        assert watcher.bundle() == (["benign"], [])
+    assert watcher.restriction.progress == {"17.csv", "18.csv", "19.csv"}
+    for file in tmp_path.iterdir():
+        file.unlink()
+    assert watcher.bundle() == ([], [])
+    write(tmp_path / "19.csv", [1])
+    assert watcher.bundle() == ([], [])
+
+
 def test_a_bounded_job_reads_what_is_there(tmp_path):
     write(tmp_path / "a.csv", range(5))
     (tmp_path / "b.csv").write_text("flow_id,label\nnone,benign\n")

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from apache_beam.transforms.window import GlobalWindow
+from apache_beam.utils.timestamp import Timestamp
 from flow_testing import packets
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,7 +17,7 @@ from transforms import shard_drivers
 from transforms.arrivals import Arrival
 from transforms.flow_records import FinishedFlows
 from transforms.handover import BY_VALUE, Handover, InProcess
-from transforms.records import UDP, PacketBatch, Stream
+from transforms.records import NO_TIME, UDP, PacketBatch, Stream
 from transforms.rules import Rules
 from transforms.settings import FlowSettings
 from transforms.shard_drivers import EndlessShardFn, Kept, MakeColumnsFn, ShardCache
@@ -177,6 +178,32 @@ def test_a_sensor_that_has_ended_leaves_little():
     later = Stream("local", 9)
     outputs = worker.process(states, [Arrival(block._replace(stream=later), follows=0) for block in blocks])
     assert [flows.num_rows for flows in rows(outputs)] == [1]
+
+
+def test_a_sensor_that_never_comes_back_is_forgotten():
+    """A week after the queue received its last block; one that comes back is followed to the end of time again."""
+    week = 7 * 86_400
+    last, again = Stream("local", 1), Stream("local", 2)
+    states, worker = States(), Worker(FlowSettings())
+    begun = packets([0, 1], protocol=UDP)
+    received_ns = int(begun["time_ns"][-1]) + 10**9
+
+    def taken(sequence: int, stream: Stream = last, end: bool = False, received_ns: int = received_ns) -> list[Any]:
+        block = batch(begun, sequence, stream, end=end)
+        return worker.process(states, [Arrival(block, received_ns)])
+
+    assert not rows(taken(0))
+    assert states.timer == GlobalWindow().max_timestamp()
+    assert len(rows(taken(1, end=True))) == 1
+    assert states.timer == Timestamp(micros=received_ns // 1000 + week * 10**6)
+    taken(0, again)
+    assert states.timer == GlobalWindow().max_timestamp()
+    taken(1, again, end=True)
+    assert worker.finish(states) == []
+    assert (states.bag, states.values) == ([], {"snapshot": None, "about": None})
+    taken(1, end=True, received_ns=NO_TIME)
+    taken(0, received_ns=NO_TIME)
+    assert states.timer == GlobalWindow().max_timestamp()  # a queue that does not tell when, such as a spool
 
 
 def test_timer_after_the_end_has_nothing_to_do():
