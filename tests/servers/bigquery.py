@@ -2,7 +2,7 @@
 
 It knows types, tables, views, `insertAll` and queries. What it does not know, `servers.bigquery_gate` does: it takes
 unknown columns, rows without REQUIRED ones and numbers out of range, keeps both of two rows with one `insertId`, adds
-no column to a table that is there, and ends where a load job has no schema of its own.
+no column to a table that is there, and has no load jobs without a schema of their own and no lists of STRUCTs.
 """
 
 from typing import Any

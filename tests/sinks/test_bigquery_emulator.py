@@ -1,20 +1,23 @@
 """Against the BigQuery emulator: tables, rows and every view, by Google's own parser of SQL.
 
 Only where `make servers-bigquery` has built it. What it cannot do is proved on `servers.bigquery_gate` alone
-(test_bigquery.py): refusing rows, dropping what comes twice, adding columns, and load jobs, which it ends with.
+(test_bigquery.py): refusing rows, dropping what comes twice, adding columns; and load jobs and lists of STRUCTs,
+for which its own errors stand here, so that a version that can will be noticed.
 """
 
 import base64
 import secrets
 from datetime import datetime, timedelta, timezone
 
+import pyarrow as pa
 import pytest
 import sink_testing
 from servers.bigquery import DATASET, PROJECT
 from sink_testing import rows_of_bigquery
 
 from sinks import bigquery as command
-from sinks import bigquery_views
+from sinks import bigquery_client, bigquery_views
+from transforms.records import InputError
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("bigquery")]
 
@@ -73,3 +76,21 @@ def test_every_column_comes_back_as_it_went_in(client, table):
     assert counters["records_written"] == 3
     expected = sorted(rows_of_bigquery(batch), key=lambda row: row["flow_id"])
     assert stored(client, table) == expected
+
+
+def test_load_jobs_are_more_than_it_can(client, table, tmp_path, capsys):
+    """It looks at the schema of a job that has none: whoever loads is told so in one line."""
+    sink_testing.write(f"parquet:{tmp_path}/flows", [sink_testing.flows([1])])
+    assert command.main(["--load", f"{tmp_path}/flows", "--table", table]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("flowbeam: --table: cannot ask BigQuery: ")
+    assert told.endswith("runtime error: invalid memory address or nil pointer dereference\n")
+
+
+def test_lists_of_structs_are_more_than_it_can(client, table, monkeypatch):
+    """It makes SQL of a table's columns and leaves out what a STRUCT has."""
+    monkeypatch.setattr(bigquery_client, "ASKED_S", 1.0)
+    reasons = pa.list_(pa.struct([("feature", pa.string()), ("contribution", pa.float32())]))
+    schema = sink_testing.schema_of().append(pa.field("explanation", reasons))
+    with pytest.raises(InputError, match=r'explanation` ARRAY<STRUCT>.*Syntax error: Expected "<" but got ">"'):
+        bigquery_client.prepare(bigquery_client.place_of("bigquery:t", table), schema)
