@@ -9,7 +9,7 @@ locals {
 
   told = { # what the pipeline's warnings begin with
     rejects = "^rejects: "
-    drops   = "^sensor .*: (killed|dropping|lost_blocks|late_packets|from_future):"
+    drops   = "^sensor .*: (killed|replaced|dropping|lost_blocks|late_packets|from_future):"
     silent  = "^sensor .*: silent:"
     drift   = "^(inputs changed|model decayed): "
   }
@@ -60,7 +60,7 @@ locals {
       title  = "a sensor loses packets"
       metric = "logging.googleapis.com/user/${google_logging_metric.this["drops"].name}"
       filter = "resource.type=\"dataflow_job\"", aligner = "ALIGN_DELTA", above = 0, for_s = 0
-      advice = "The log names the sensor. It was killed: its machine's log. It drops: more rings, a filter, a larger machine. Blocks are lost: a larger buffer. Late, or from the future: its clock."
+      advice = "The log names the sensor. It was killed, or replaced without an end: its machine's log. It drops: more rings, a filter, a larger machine. Blocks are lost: a larger buffer. Late, or from the future: its clock."
     }
     silent = {
       title  = "a sensor is silent"

@@ -97,9 +97,9 @@ def told_by_the_code(caplog, monkeypatch) -> dict[str, list[str]]:
     monkeypatch.setattr(sensors, "_told", HourlyCount())
     rejects.Allowed(1).takes(Reject("parse", "malformed", "topic", None, b""))
     told["rejects"] = caplog.messages[:]
-    for name in ("killed", "dropping", "lost_blocks", "late_packets", "from_future", "silent"):
+    for name in sensors._TROUBLES:
         sensors._counted(SensorEvent("north", 1, 0, name, 1))
-    told["drops"], told["silent"] = caplog.messages[1:6], caplog.messages[6:]
+    told["drops"], told["silent"] = caplog.messages[1:-1], caplog.messages[-1:]
     row = {"window_start_ns": 0, "window_end_ns": 0, "model_id": "m", "psi": 0.5, "features": [{"feature": "f"}]}
     row |= {"wrong": 1, "flows": 2, "usual_error_rate": 0.1}
     told["drift"] = [compare_inputs.described(row), judge_answers.described(row)]
