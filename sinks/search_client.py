@@ -244,6 +244,8 @@ class _OpenSearch:
 
 def untrusted(address: Address, reason: str) -> str:
     """What to say where no encrypted connection comes about."""
+    if "WRONG_VERSION_NUMBER" in reason:
+        return f"the server does not encrypt there; write {address.url.module}://, or the port where it does"
     return f"no trusted connection: {short(reason)}; name its certificate authority: '{address.url}?ca=FILE'"
 
 

@@ -296,6 +296,13 @@ def test_what_a_dead_server_missed_is_sent_again(server, index, tmp_path, capsys
     assert as_flows(server.documents(index), table.schema) == table.to_pylist()
 
 
+def test_a_server_that_does_not_encrypt_is_one_line(server, index):
+    """A certificate authority would not help."""
+    told = rf"the server does not encrypt there; write {server.scheme}://, or the port where it does; start the server"
+    with pytest.raises(InputError, match=told):
+        write(f"{server.scheme}+https://{server.host}/{index}", [flows([1])])
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", [ElasticsearchServer, OpenSearchServer])
 def test_a_node_killed_and_started_again_has_every_record(kind, index, tmp_path):
