@@ -115,6 +115,8 @@ def test_bounded_input_on_flink_is_left_as_it_is(endpoint):
         ("--fail_on_checkpointing_errors=false", "unnoticed"),
         ("--disable_metrics", "accounted for"),
         ("--parallelism=0", "give 1 or more"),
+        ("--runner=PortableRunner --job_endpoint=", "needs a job server"),
+        ("--job_endpoint=jobmanager", "is no HOST:PORT"),
         ("--environment_type=EXTERNAL", "name the worker pool"),
         ("--environment_type=PROCESS", "PROCESS needs"),
         ("--flink_job_server_jar=/nowhere/server.jar", "there is no such file"),
@@ -123,7 +125,7 @@ def test_bounded_input_on_flink_is_left_as_it_is(endpoint):
 )
 def test_what_would_lose_data_or_not_run_is_one_line(endpoint, argument, reason):
     with pytest.raises(InputError, match=reason) as refused:
-        flink(endpoint, argument)
+        flink(endpoint, *argument.split())
     assert str(refused.value).startswith("--")
     assert "\n" not in str(refused.value)
 
