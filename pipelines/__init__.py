@@ -1,6 +1,5 @@
 """Entry points: options and wiring, nothing else. Importing this sets up the process for them."""
 
-import ctypes
 import gc
 import os
 import sys
@@ -14,6 +13,8 @@ def _keep_freed_memory() -> None:
     That was a tenth of a run's time. Both settings are of mallopt(3): from which size on an array is mapped on its
     own, and how much free memory stays at the end of the heap.
     """
+    import ctypes  # not before Ctrl-C is one line
+
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         m_trim_threshold, m_mmap_threshold = -1, -3

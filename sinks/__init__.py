@@ -3,17 +3,8 @@
 Importing this sets up what is shown of logging, of warnings, and of Ctrl-C.
 """
 
-import logging
 import sys
-import warnings
 from types import TracebackType
-
-
-class _WithoutCloudNotice(logging.Filter):
-    """Drops what Beam logs when it is imported without its Google Cloud extras, or with one library of Google's."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        return not str(record.msg).startswith(("apitools not found", "Failed to import GCSFileSystem"))
 
 
 def _show_error(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
@@ -25,10 +16,21 @@ def _show_error(kind: type[BaseException], error: BaseException, traceback: Trac
 
 
 _shown_before = sys.excepthook
-sys.excepthook = _show_error
+sys.excepthook = _show_error  # first of all: what is imported next takes a while
 
 
-for _name in (None, "apache_beam.io.filesystems"):
-    logging.getLogger(_name).addFilter(_WithoutCloudNotice())
-# Google's libraries count down to the end of each Python, at every start of every command.
-warnings.filterwarnings("ignore", "You are using a (non-supported )?Python version", FutureWarning)
+def _leave_out_notices() -> None:
+    """Drops what Beam logs when it is imported without its Google Cloud extras, or with one library of Google's."""
+    import logging
+    import warnings
+
+    def is_worth_it(record: logging.LogRecord) -> bool:
+        return not str(record.msg).startswith(("apitools not found", "Failed to import GCSFileSystem"))
+
+    for name in (None, "apache_beam.io.filesystems"):
+        logging.getLogger(name).addFilter(is_worth_it)
+    # Google's libraries count down to the end of each Python, at every start of every command.
+    warnings.filterwarnings("ignore", "You are using a (non-supported )?Python version", FutureWarning)
+
+
+_leave_out_notices()

@@ -79,8 +79,20 @@ def test_a_wrong_option_of_a_sink_is_one_line(command, capsys):
     assert line.count("\n") == 1
 
 
-def test_a_stop_during_the_start_of_a_sink():
-    """While modules are being imported there is no traceback either."""
-    code = "import sinks; raise KeyboardInterrupt"
+AT_LOGGING = """
+import builtins
+load = builtins.__import__
+def stopped(name, *rest):
+    if name == "logging":
+        raise KeyboardInterrupt
+    return load(name, *rest)
+builtins.__import__ = stopped
+import pipelines
+"""
+
+
+@pytest.mark.parametrize("code", ["import sinks; raise KeyboardInterrupt", AT_LOGGING], ids=["later", "at-once"])
+def test_a_stop_during_the_start_of_a_sink(code):
+    """While modules are being imported there is no traceback either, from the first of them on."""
     done = subprocess.run([sys.executable, "-c", code], env=ENVIRONMENT, capture_output=True)
     assert (done.returncode, done.stderr) == (-signal.SIGINT, b"flowbeam: stopped\n")
