@@ -7,12 +7,16 @@ workers, whose environment nobody can set on Dataflow, and the secret itself sta
 """
 
 import base64
+import functools
+import logging
 import os
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from transforms.records import InputError
+
+_log = logging.getLogger(__name__)
 
 SCHEME = "secret://"
 
@@ -54,6 +58,19 @@ def secret(named: str, name: str) -> str | None:
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not a text file"
         raise InputError(f"{where}: cannot be read: {reason}") from error
+
+
+@functools.cache
+def warn_of_clear_text(named: str, hosts: tuple[str, ...], remedy: str) -> None:
+    """Says, once, that a secret travels unencrypted to hosts; not if these are this machine.
+
+    Args:
+        named: What sends it.
+        hosts: Where to, without ports.
+        remedy: What to do about it.
+    """
+    if not all(re.fullmatch(r"localhost|127\.[\d.]+|::1", host) for host in hosts):
+        _log.warning("%s: the password is sent unencrypted; %s", named, remedy)
 
 
 def references() -> dict[str, str]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple, NoReturn
 
-from queues.server_secrets import secret
+from queues.server_secrets import secret, warn_of_clear_text
 from sinks import alerts
 from sinks.blocks import Unavailable
 from sinks.outputs import SinkUrl
@@ -141,7 +141,11 @@ def _credentials(place: Place) -> Any:
     user, password = secret(place.named, USERNAME), secret(place.named, PASSWORD)
     if (user is None) != (password is None):
         raise InputError(f"{place.named}: set {USERNAME} and {PASSWORD}, both or none")
-    return None if user is None else PlainTextAuthProvider(user, password)
+    if user is None:
+        return None
+    if not place.tls:
+        warn_of_clear_text(place.named, place.hosts, "add security=tls, or ca=FILE")
+    return PlainTextAuthProvider(user, password)
 
 
 def _tls(place: Place) -> ssl.SSLContext | None:

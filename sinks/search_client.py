@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
-from queues.server_secrets import secret
+from queues.server_secrets import secret, warn_of_clear_text
 from sinks.blocks import Unavailable
 from sinks.outputs import SinkUrl
 from transforms.records import InputError
@@ -166,6 +166,9 @@ def credentials(address: Address) -> dict[str, Any]:
     key, user, password = (
         secret(str(address.url), address.variables + name) for name in ("API_KEY", "USER", "PASSWORD")
     )
+    if (key or user) and address.hosts[0].startswith("http:"):
+        hosts = tuple(urlsplit(host).hostname or "" for host in address.hosts)
+        warn_of_clear_text(str(address.url), hosts, f"write {address.url.module}+https://")
     if key:
         return {"api_key": key}
     return {"basic_auth": _basic(user, password or "")} if user else {}

@@ -17,8 +17,9 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from pipelines import flows
 from queues import kafka_client, server_secrets
+from sinks import cassandra_client, search_client
 from sinks.blocks import WriteBlocks
-from sinks.outputs import SinkContext, SinkUrl
+from sinks.outputs import SinkContext, SinkUrl, parse_url
 from transforms.records import InputError
 
 NAME = "FLOWBEAM_STORE_PASSWORD"
@@ -223,3 +224,32 @@ def test_the_main_job_says_which_secret_it_cannot_have(manager, capsys):
     told = capsys.readouterr().err
     assert f"FLOWBEAM_ELASTICSEARCH_API_KEY_FILE=secret://{PLACE}: 404: Secret [" in told
     assert manager.asked == [f"{PLACE}/versions/latest"]
+
+
+@pytest.mark.parametrize(
+    ("output", "is_told"),
+    [
+        ("elasticsearch://search.example/flows", True),
+        ("elasticsearch://127.0.0.1,search.example:9200/flows", True),
+        ("elasticsearch+https://search.example/flows", False),
+        ("opensearch://search.example/flows", True),
+        ("opensearch://[::1]:9200,localhost/flows", False),
+        ("cassandra://10.0.0.7,10.0.0.8/flows", True),
+        ("cassandra://10.0.0.7/flows?security=tls", False),
+        ("cassandra://127.0.0.1/flows", False),
+    ],
+)
+def test_a_password_without_tls_is_told_once(output, is_told, monkeypatch, caplog):
+    """Whoever forgot TLS learns it from the job; on the machine itself nobody listens."""
+    url = parse_url(output)
+    user = "USERNAME" if url.module == "cassandra" else "USER"
+    for name in (user, "PASSWORD"):
+        monkeypatch.setenv(f"FLOWBEAM_{url.module.upper()}_{name}", "secret-word")
+    for _ in range(2):
+        if url.module == "cassandra":
+            assert cassandra_client._credentials(cassandra_client.place_of(url)) is not None
+        else:
+            assert search_client.credentials(search_client.parse_address(url))
+    lines = [record.getMessage() for record in caplog.records]
+    assert [line.startswith(f"{url}: the password is sent unencrypted; ") for line in lines] == [True] * is_told
+    assert "secret-word" not in caplog.text
