@@ -83,12 +83,14 @@ def run(elements: Sequence[Any], sink: beam.PTransform) -> dict[str, int]:
     return {counter.key.metric.name: counter.committed for counter in result.metrics().query()["counters"]}
 
 
-def rows_of_cassandra(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Rows of a table of Cassandra as Arrow would give them: without day and hour."""
+def rows_of_cassandra(
+    rows: Iterable[dict[str, Any]], members: Sequence[str] = ("feature", "contribution")
+) -> list[dict[str, Any]]:
+    """Rows of a table of Cassandra as Arrow would give them: without day and hour, reasons with their `members`."""
     found = []
     for row in rows:
         nested = {
-            name: [dict(zip(("feature", "contribution"), one, strict=True)) for one in row[name]]
+            name: [dict(zip(members, one, strict=True)) for one in row[name]]
             for name in row
             if name == "explanation" and row[name] is not None
         }
