@@ -167,15 +167,13 @@ class Binning:
 @kernel
 def _count(values, edges, groups, start, counted):
     """Adds a column's values to the counts of their groups; the bins are those of `bins_of`."""
+    bins = np.zeros(len(values), np.int32)
+    for edge in edges:  # rows within edges: so several are compared at once
+        for row in range(len(values)):
+            bins[row] += edge < values[row]
     missing = len(edges) + 1
     for row in range(len(values)):
-        value = values[row]
-        if value != value:
-            bin_ = missing
-        else:
-            bin_ = 0
-            for edge in edges:
-                bin_ += edge < value
+        bin_ = missing if values[row] != values[row] else bins[row]
         counted[groups[row], start + bin_] += 1
 
 
