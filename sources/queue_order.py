@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from transforms.records import (
     END_OF_STREAM,
+    FORGOTTEN_NS,
     GAP_JOINED,
     GAP_LOST,
     GAP_REPLACED,
@@ -18,9 +19,6 @@ from transforms.records import (
 
 EARLY_MOST = 10_000
 """Blocks of a stream that may wait for one before them; with more, what is missing is lost."""
-
-FORGOTTEN_NS = 7 * 86_400 * 10**9
-"""Nothing more comes of a sensor that ended so long ago: it may come back, but not with blocks from before."""
 
 _LAST_TIME = (1 << 63) - 1
 

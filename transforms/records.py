@@ -69,6 +69,9 @@ REJECT_FUTURE = "from_future"
 NO_TIME = -(1 << 63)
 """Where a time is not known, such as the receive time of a queue that has none."""
 
+FORGOTTEN_NS = 7 * 86_400 * 10**9
+"""Nothing more comes of a sensor that ended so long ago: it may come back, but not with blocks from before."""
+
 END_OF_STREAM = (1 << 63) - 1
 """Behind the last number that a stream can have."""
 

@@ -29,7 +29,7 @@ from transforms.counted import Counted
 from transforms.flow_records import ROWS, FinishedFlows, LateColumns
 from transforms.flow_table import FlowTable
 from transforms.handover import Handover
-from transforms.records import MERGED_SENSORS, REJECT_DUPLICATE, PacketBatch, Reject, SensorEvent, Stream
+from transforms.records import FORGOTTEN_NS, MERGED_SENSORS, REJECT_DUPLICATE, PacketBatch, Reject, SensorEvent, Stream
 from transforms.settings import FlowSettings
 from transforms.shard_state import Output, Shard
 from transforms.stream_line import StreamRules
@@ -41,9 +41,6 @@ Key: TypeAlias = tuple[str, int]
 """Sensor and number of a shard."""
 
 TABLE_CACHE_OCTETS = 2 << 30
-
-FORGOTTEN_NS = 7 * 86_400 * 10**9
-"""A shard that rests is forgotten once event time is so far behind what the queue received last for it."""
 
 LOG_OCTETS_LEAST = 8 << 20
 """A table is not written anew before so much has come since it was: small tables would be written at every bundle.
