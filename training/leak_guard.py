@@ -67,9 +67,9 @@ def guard(table: Table, allowed: Iterable[str]) -> list[Leak]:
     ]
     if left(table, leaks):
         return leaks
-    raise InputError(
-        f"no column is left to learn from; the leak guard refused {sets.some([leak.column for leak in leaks])}"
-    )
+    refused = [leak.column for leak in leaks]
+    why = f"the leak guard refused {sets.some(refused)}" if refused else "the table has none beside its label"
+    raise InputError(f"no column is left to learn from; {why}")
 
 
 def left(table: Table, leaks: Iterable[Leak]) -> list[str]:
@@ -91,7 +91,7 @@ def lines(leaks: Iterable[Leak]) -> Iterator[str]:
 
 
 def _reasons(name: str, table: Table) -> Iterator[str]:
-    plain = re.sub(r"[^a-z0-9]+", "_", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()).strip("_")
+    plain = re.sub(r"[\W_]+", "_", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()).strip("_")
     yield from (reason for reason, pattern in _NAMES if re.fullmatch(pattern, plain))
     if name in table.found.identities:
         yield "an identifier"

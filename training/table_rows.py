@@ -1,6 +1,5 @@
 """Rows of any other table, CSV or Parquet: every column of numbers or of a few texts."""
 
-import csv
 import re
 from collections.abc import Iterator
 
@@ -21,7 +20,7 @@ from training.rows import (
     named,
     opened,
 )
-from transforms.csv_text import Utf8File
+from transforms.csv_text import Utf8File, column_names, lines_of
 from transforms.features import sets
 from transforms.records import InputError
 
@@ -33,7 +32,6 @@ MOST_COLUMNS = 2000
 
 _EMPTY = pa.array(["", "null", "none", "na", "n/a", "?", None])
 _BLOCK_OCTETS = 4 << 20
-_HEADER_OCTETS = 1 << 20
 _NUMBER = r"(?i)^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$"
 _NOT_FINITE = r"(?i)^[+-]?(inf|infinity|nan)$"
 _TIME_NAME = re.compile(
@@ -90,7 +88,7 @@ def of_csv(path: str, wanted: Wanted, found: Found) -> Iterator[Block]:
     read = {name: str(firsts[name]) for name in dict.fromkeys([*names, label, *filter(None, (group, time))])}
 
     def skip(row: arrow_csv.InvalidRow) -> str:
-        found.dropped["with another number of columns"] += 1
+        found.dropped["with another number of columns"] += lines_of(row)
         return "skip"
 
     try:
@@ -141,19 +139,9 @@ def _chosen(path: str, names: list[str], wanted: Wanted) -> list[str]:
 
 
 def _header(path: str, is_there: bool) -> list[str]:
-    try:
-        with pa.input_stream(path) as stream:
-            line, newline, _ = stream.read(_HEADER_OCTETS).partition(b"\n")
-    except (pa.ArrowInvalid, OSError) as error:
-        raise InputError(f"{path}: cannot be read: {error}") from error
-    if not line or (len(line) == _HEADER_OCTETS and not newline):
-        raise InputError(
-            f"{path}: no line end in its first {_HEADER_OCTETS:,} octets; a table begins with a line of column names"
-            if line
-            else f"{path}: is empty; a table begins with a line of column names"
-        )
-    names = [name.strip() for name in next(csv.reader([line.decode("utf-8-sig", errors="replace")]))]
-    return names if is_there else [str(place + 1) for place in range(len(names))]
+    """Names of the columns; their numbers for those that have none."""
+    names = column_names(path)
+    return [name if is_there and name else f"{'unnamed_' * is_there}{place + 1}" for place, name in enumerate(names)]
 
 
 def _time_column(names: list[str]) -> str:

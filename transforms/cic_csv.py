@@ -1,6 +1,5 @@
 """Reads published tables of CICFlowMeter's columns, in any of their four spellings, into canonical columns."""
 
-import csv
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -12,7 +11,7 @@ import pyarrow.compute as pc
 from pyarrow import csv as arrow_csv
 
 from transforms import fields
-from transforms.csv_text import Utf8File
+from transforms.csv_text import Utf8File, column_names, lines_of
 from transforms.features import cic, sets
 from transforms.fields import Field
 from transforms.records import InputError
@@ -24,7 +23,6 @@ LABEL = Field("label", pa.string(), "", "What a person said the flow is.")
 
 _US_PER_S = 1e6
 _PACKETS_AND_RATE = ("fwd_packets", "rev_packets", "flow_packets_per_s")
-_HEADER_OCTETS = 1 << 20
 _DERIVED = {"Flow ID", "flow_id"}
 _ALIASES = {"Fwd Header Length.1": "fwd_header_octets"}
 _PYTHON_ALIASES = {"cwe_flag_count": "flow_cwr_count"}
@@ -47,7 +45,7 @@ class CicReport:
         rows: Rows that were yielded.
         repeated_headers: Rows dropped because they are the header again (CSE-CIC-IDS2018).
         empty_rows: Rows dropped because every value is empty (CIC-IDS2017, Thursday).
-        malformed_rows: Rows dropped because they have another number of columns than the header.
+        malformed_rows: Lines dropped because they have another number of columns than the header.
         nulls: Values that became null, by reason and column: `empty`; `absent` (a window of −1); `not_finite`
             (Infinity, NaN); `negative` (none of the columns can be); `unreadable` (no number or time, or outside the
             column's type).
@@ -89,7 +87,7 @@ class CicRows(Iterator[pa.RecordBatch]):
 
     def __init__(self, path: str, label: str, block_octets: int) -> None:
         self.path = path
-        header = _read_header(path)
+        header = column_names(path)
         self.report, self._sources = _understood(path, header, label)
         self.schema = fields.arrow_schema(source.field for source in self._sources)
         self._batches = self._read(len(header), block_octets)
@@ -121,7 +119,7 @@ class CicRows(Iterator[pa.RecordBatch]):
             raise InputError(f"{self.path}: cannot be read as CSV: {error}") from error
 
     def _skip_malformed(self, row: arrow_csv.InvalidRow) -> str:
-        self.report.malformed_rows += 1
+        self.report.malformed_rows += lines_of(row)
         return "skip"
 
     def _canonical(self, block: pa.RecordBatch) -> pa.RecordBatch:
@@ -186,22 +184,6 @@ def read_cic_csv(path: str, label: str = "Label", block_octets: int = 4 << 20) -
         InputError: The file cannot be read, or its header is none of the four.
     """
     return CicRows(path, label, block_octets)
-
-
-def _read_header(path: str) -> list[str]:
-    try:
-        with pa.input_stream(path) as stream:
-            line, newline, _ = stream.read(_HEADER_OCTETS).partition(b"\n")
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file") from error
-    except (pa.ArrowInvalid, OSError) as error:
-        raise InputError(f"{path}: cannot be read: {error}") from error
-    if not line or (len(line) == _HEADER_OCTETS and not newline):
-        raise InputError(
-            f"{path}: no header in its first line; a table of CICFlowMeter's columns begins with their names"
-        )
-    text = line.decode("utf-8-sig", errors="replace")
-    return [name.strip() for name in next(csv.reader([text]))]
 
 
 def _names(spelling: str) -> dict[str, str]:

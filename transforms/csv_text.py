@@ -1,13 +1,18 @@
-"""Files of text, whatever octets are in them, as UTF-8 for pyarrow's CSV reader.
+"""Files of text, whatever octets are in them, as UTF-8 for pyarrow's CSV reader, and the names in their first line.
 
 The reader hands a damaged row to Python as text: one that is no UTF-8 is a traceback on standard error, and the end of
 reading.
 """
 
 import codecs
+import csv
 
 import numpy as np
 import pyarrow as pa
+
+from transforms.records import InputError
+
+_HEADER_OCTETS = 1 << 20
 
 _ESCAPED = 0xDC80
 """Where Python's `surrogateescape` puts the octet 0x80, if it is no UTF-8, and those after it."""
@@ -52,6 +57,37 @@ class Utf8File:
                 break
         given, self._rest = self._rest[:most], self._rest[most:]
         return given
+
+
+def column_names(path: str) -> list[str]:
+    """What the first line of a table says, without spaces around the names.
+
+    Raises:
+        InputError: The file cannot be read, or begins with no such line.
+    """
+    try:
+        octets = Utf8File(path).read(_HEADER_OCTETS)
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file") from error
+    except (pa.ArrowInvalid, OSError) as error:
+        raise InputError(f"{path}: cannot be read: {error}") from error
+    names = "a table begins with a line of column names"
+    line = octets.replace(b"\r", b"\n").partition(b"\n")[0]
+    if not line:
+        raise InputError(f"{path}: is empty, or its first line is; {names}")
+    if len(line) == _HEADER_OCTETS:
+        raise InputError(f"{path}: no line end in its first {_HEADER_OCTETS:,} octets; {names}")
+    if b"\0" in line:
+        raise InputError(f"{path}: has zero octets in its first line, as UTF-16 has; write it as UTF-8")
+    try:
+        return [name.strip() for name in next(csv.reader([line.decode("utf-8-sig")]))]
+    except csv.Error as error:
+        raise InputError(f"{path}: {names}, and this one cannot be read: {error}") from error
+
+
+def lines_of(row: pa.csv.InvalidRow) -> int:
+    """How many lines a damaged row is: a quote that nobody closes takes all that follows with it."""
+    return 1 + str(row.text).count("\n")
 
 
 def _encoded(text: str) -> bytes:

@@ -43,7 +43,7 @@ def test_columns_are_known_by_name(name, reason):
 @pytest.mark.parametrize(
     "name",
     ["Flow Duration", "Fwd IAT Total", "Idle Mean", "Init_Win_bytes_forward", "Total Fwd Packet", "ttl", "service",
-     "src_bytes", "dst_host_count", "Active Mean", "Fwd Header Length", "num_ports", "flow_packets_per_s"],
+     "src_bytes", "dst_host_count", "Active Mean", "Fwd Header Length", "num_ports", "flow_packets_per_s", "流量"],
 )  # fmt: skip
 def test_features_are_not_taken_for_leaks(name):
     assert guard(noise(name), ()) == []
@@ -103,8 +103,10 @@ def test_allowed_leaks_stay_and_are_told():
 def test_mistakes_are_one_line():
     with pytest.raises(InputError, match="--allow_leaks: no columns nothing"):
         guard(noise("Dst Port"), ["nothing"])
-    with pytest.raises(InputError, match="no column is left"):
+    with pytest.raises(InputError, match="no column is left to learn from; the leak guard refused Dst Port"):
         guard(noise("Dst Port").with_columns(["Dst Port"]), ())
+    with pytest.raises(InputError, match="no column is left to learn from; the table has none beside its label"):
+        guard(noise("Dst Port").with_columns([]), ())
 
 
 def test_the_threshold_is_near_perfect():

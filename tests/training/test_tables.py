@@ -72,6 +72,20 @@ def test_damaged_rows_that_are_no_utf8_are_left_out_and_the_rest_is_read(tmp_pat
     assert table.found.counts() == {"rows with another number of columns": 2}
 
 
+@pytest.mark.parametrize(("features", "names"), [(ALL, "x,label"), ("cic@1", "Flow Duration,Label")])
+def test_a_quote_that_nobody_closes_is_counted_as_all_the_lines_that_it_takes(tmp_path, features, names):
+    table = read(written(tmp_path / "a.csv", names, "1,a", '"2,b', "3,a", "4,a"), features, "label")
+    assert len(table) == 1
+    assert table.found.counts() == {"rows with another number of columns": 3}
+
+
+def test_columns_without_a_name_have_their_number(tmp_path):
+    """An index has none, as pandas writes it; two of them are two columns."""
+    table = read(written(tmp_path / "a.csv", ",x,,label", "0,1,5,a", "1,2,6,b"))
+    assert list(table.columns) == ["unnamed_1", "x", "unnamed_3"]
+    assert not table.found.duplicates
+
+
 def test_a_column_that_is_another_under_a_second_name_is_left_out(tmp_path):
     path = written(
         tmp_path / "a.csv", "Flow Duration,Packet Length Mean,Average Packet Size,Label", "1,2,3,a", "2,3,4,b"
@@ -182,7 +196,8 @@ def test_a_sample_does_not_depend_on_how_files_are_read(tmp_path, monkeypatch, b
 @pytest.mark.parametrize(
     ("lines", "features", "message"),
     [
-        ([], ALL, "is empty"),
+        ([], ALL, "is empty, or its first line is"),
+        (["", "1,2"], "cic@1", "is empty, or its first line is"),
         (["a,label"], ALL, "has no rows"),
         (["a,label", "1,", "2,nan"], ALL, "no row has a label in 'label'"),
         (["a,b", "1,2"], ALL, "no column 'label' (--label_column); it has a, b"),
@@ -194,6 +209,7 @@ def test_a_sample_does_not_depend_on_how_files_are_read(tmp_path, monkeypatch, b
     ],
     ids=[
         "empty",
+        "empty-line",
         "header-only",
         "no-labels",
         "no-label-column",

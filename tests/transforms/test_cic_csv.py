@@ -280,7 +280,7 @@ def test_columns_without_a_meaning_are_named(table):
 @pytest.mark.parametrize(("lines", "said"), [
     (["a,b,Flow Duration", "1,2,3"], "1 of 3 fit, these do not: a, b"),
     (["duration,service,src_bytes,dst_bytes,flag,land"], "0 of 6 fit, these do not: duration, service, src_bytes, "),
-    ([], "no header in its first line"),
+    ([], "is empty, or its first line is"),
     ([CSE2018.replace(",", ";")], "0 of 1 fit"),
 ])  # fmt: skip
 def test_a_table_of_something_else_is_refused_in_one_line(table, lines, said):

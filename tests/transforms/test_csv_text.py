@@ -3,11 +3,13 @@
 import gzip
 
 import pyarrow as pa
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import csv
 
-from transforms.csv_text import Utf8File
+from transforms.csv_text import Utf8File, column_names
+from transforms.records import InputError
 
 PIECES = st.sampled_from([b"a", b",", b"\n", b"\x96", b"\xe2\x80", b"\xe2\x80\x93", b"\xff", b"\xed\xa0\x80", b"\x81"])
 
@@ -55,3 +57,37 @@ def test_a_compressed_file_is_read_by_its_name(tmp_path):
     path = tmp_path / "a.csv.gz"
     path.write_bytes(gzip.compress(b"Web Attack \x96 XSS"))
     assert Utf8File(str(path)).read(100).decode() == "Web Attack – XSS"
+
+
+@pytest.mark.parametrize(
+    ("octets", "names"),
+    [
+        (b'a , "b, c"\r\n1,2', ["a", '"b', 'c"']),
+        (b'"b, c",d\n', ["b, c", "d"]),
+        (b"\xef\xbb\xbfa,b\r1,2\r", ["a", "b"]),
+        (b"na\xefve,\xc3\xa9", ["naïve", "é"]),
+    ],
+    ids=["spaces", "quotes", "mark-and-returns", "windows-1252"],
+)
+def test_names_of_columns(tmp_path, octets, names):
+    (tmp_path / "a.csv").write_bytes(octets)
+    assert column_names(str(tmp_path / "a.csv")) == names
+
+
+@pytest.mark.parametrize(
+    ("octets", "message"),
+    [
+        ("a,label\n1,x\n".encode("utf-16"), "as UTF-16 has; write it as UTF-8"),
+        ("a,label\n1,x\n".encode("utf-16-be"), "as UTF-16 has; write it as UTF-8"),
+        (b"a" * 200_000 + b",label\n1,x\n", "this one cannot be read: field larger than field limit"),
+        (b"\n1,x\n", "is empty, or its first line is"),
+        (b"," * (1 << 20) + b"\n", "no line end in its first 1,048,576 octets"),
+    ],
+    ids=["utf-16", "utf-16-without-mark", "one-long-name", "empty-line", "millions"],
+)
+def test_a_file_without_names_is_one_line(tmp_path, octets, message):
+    (tmp_path / "a.csv").write_bytes(octets)
+    with pytest.raises(InputError) as error:
+        column_names(str(tmp_path / "a.csv"))
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
