@@ -57,7 +57,12 @@ def sensor_of(text: str) -> str | None:
 
 def name_of(stream: Stream, sequence: int) -> str:
     """The file of the blocks from this number on; names sort in the order of the stream."""
-    return f"{sensor_text(stream.sensor)}.{stream.epoch:020d}.{stream.partition:05d}.{sequence:012d}{SUFFIX}"
+    return f"{beginning_of(stream._replace(sensor=sensor_text(stream.sensor)))}{sequence:012d}{SUFFIX}"
+
+
+def beginning_of(stream: Stream) -> str:
+    """How the names of a stream's files begin; its sensor is as `sensor_text` has it."""
+    return f"{stream.sensor}.{stream.epoch:020d}.{stream.partition:05d}."
 
 
 def parsed(name: str) -> SpoolName | None:

@@ -32,6 +32,7 @@ from sources.streaming import StreamSettings, start_time_ns
 from sources.streaming.pubsub_progress import EPOCHS_MOST, PullProgress, PullReadingCoder
 from sources.streaming.pubsub_pull import Pull, Pulled
 from sources.streaming.reading_tracker import Reading, ReadingTracker, Step
+from sources.streaming.streams_seen import StreamsSeen
 from transforms import avro
 from transforms.records import NO_TIME, Delivery, InputError, PacketBatch
 
@@ -45,7 +46,7 @@ UNCOMMITTED_S = 60.0
 """A reading that has ended waits no longer for the runner to tell of a commit."""
 
 _pulls: dict[tuple[str, int], Pull] = {}
-_epochs: dict[tuple[str, str, int], list[int]] = {}
+_seen: dict[str, StreamsSeen] = {}
 _lock = threading.Lock()
 
 
@@ -175,7 +176,8 @@ class PullFn(beam.DoFn):
         while messages:
             for at, message in enumerate(messages):
                 header = _header_of(message.octets, source.subscription)
-                if not tracker.try_claim(Step(partial(_saw, header))):
+                received_ns = NO_TIME if source.stop_at_end else message.published_ns  # its end asks for all sensors
+                if not tracker.try_claim(Step(partial(_saw, header, received_ns))):
                     pull.put_back(messages[at:])
                     pull.await_commit(finalizer.register)
                     return
@@ -198,7 +200,8 @@ class PullFn(beam.DoFn):
         self._lag.update((time.time_ns() - message.published_ns) // 1_000_000)
         follows = -1
         if header is not None:
-            follows = max(_epoch_before(source.name, header), progress.seen.follows(header.stream))
+            before = _epoch_before(source.name, header, message.published_ns)
+            follows = max(before, progress.seen.follows(header.stream))
         url = source.subscription.url
         return _at_its_time(
             Delivery(message.octets, url, message.position, message.published_ns, follows, ordered=False), header
@@ -213,10 +216,10 @@ class _DeliverFn(beam.DoFn):
 
     def process(self, message: Any) -> Iterator[Delivery]:
         header = _header_of(message.data, self._subscription)
-        follows = -1 if header is None else _epoch_before(self._subscription.path, header)
         number, url = message.message_id or "", self._subscription.url
         position = int(number) if number.isdecimal() else 0
         received_ns = _ns_of(message.publish_time)
+        follows = -1 if header is None else _epoch_before(self._subscription.path, header, received_ns)
         yield _at_its_time(Delivery(message.data, url, position, received_ns, follows, ordered=False), header)
 
 
@@ -260,21 +263,17 @@ def _header_of(octets: bytes, subscription: Place) -> PacketBatch | None:
         return None
 
 
-def _saw(header: PacketBatch | None, progress: PullProgress) -> None:
+def _saw(header: PacketBatch | None, received_ns: int, progress: PullProgress) -> None:
     if header is not None:
-        progress.seen.arrived(header.stream, header)
+        progress.seen.arrived(header.stream, header, received_ns)
 
 
-def _epoch_before(name: str, header: PacketBatch) -> int:
+def _epoch_before(name: str, header: PacketBatch, received_ns: int) -> int:
     """The epoch before a block's, as far as any reader in this process has seen one; -1 without."""
-    stream = header.stream
     with _lock:
-        epochs = _epochs.setdefault((name, stream.sensor, stream.partition), [])
-        if stream.epoch not in epochs:
-            epochs.append(stream.epoch)
-            epochs.sort()
-            del epochs[:-EPOCHS_MOST]
-        return max((epoch for epoch in epochs if epoch < stream.epoch), default=-1)
+        seen = _seen.setdefault(name, StreamsSeen(EPOCHS_MOST))
+        seen.arrived(header.stream, header, received_ns)
+        return seen.follows(header.stream)
 
 
 def _at_its_time(delivery: Delivery, header: PacketBatch | None) -> Any:

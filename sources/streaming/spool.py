@@ -158,7 +158,7 @@ class WatchFolderFn(beam.DoFn):
             if time.monotonic() > until_s:
                 break
             name = progress.place[0] if progress.place else watch.next()
-        step = Step(SpoolProgress.interrupt)
+        step = Step(partial(_rest, watched, watch))
         if tracker.try_claim(step):
             _watches[watched.name] = step.result, watch
             tracker.defer_remainder()
@@ -222,6 +222,14 @@ def _arrived(
     name: str, message: Message, header: PacketBatch | None, progress: SpoolProgress
 ) -> tuple[int, tuple[Gap, ...]]:
     return progress.arrived(name, message, header)
+
+
+def _rest(watched: _Watched, watch: FolderWatch, progress: SpoolProgress) -> int:
+    """Ends a bundle; the token under which the watch is kept."""
+    if watch.changed and not watched.stop_at_end:  # its end asks for all sensors
+        progress.forget(watch, progress.seen.watermark_ns(watched.bound_ns, watched.timeout_ns, time.time_ns()))
+        watch.changed = False
+    return progress.interrupt()
 
 
 def _awaited(progress: SpoolProgress, watch: FolderWatch) -> str | None:

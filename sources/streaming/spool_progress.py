@@ -1,5 +1,6 @@
 """How far a watched spool was read, and which of its files are new."""
 
+import bisect
 import heapq
 import json
 import logging
@@ -13,11 +14,11 @@ from pathlib import Path
 from apache_beam.coders import Coder
 
 from queues import Message
-from queues.spool_files import SpoolName, names_in, parsed, sensor_text
+from queues.spool_files import SpoolName, beginning_of, names_in, parsed, sensor_text
 from sources.queue_order import QueueOrder
 from sources.streaming.reading_tracker import Reading
 from sources.streaming.streams_seen import StreamsSeen
-from transforms.records import Gap, PacketBatch, Stream
+from transforms.records import FORGOTTEN_NS, NO_TIME, Gap, PacketBatch, Stream
 
 POLL_S = 0.2
 """A folder is looked at so often while nothing new is in it."""
@@ -81,6 +82,12 @@ class SpoolProgress:
             self.seen.add(_stream_of(told), told.sequence)
         self.place = None
 
+    def forget(self, watch: "FolderWatch", now_ns: int) -> None:
+        """Leaves out what has no file any more; streams only when time is `FORGOTTEN_NS` further than they came."""
+        self.others = {name for name in self.others if not watch.gone(name)}
+        if now_ns != NO_TIME:
+            self.seen.forget(now_ns - FORGOTTEN_NS, lambda stream: watch.gone(beginning_of(stream)))
+
     def interrupt(self) -> int:
         """Draws a new token, and returns it."""
         self.token = secrets.randbits(63)
@@ -136,14 +143,15 @@ class FolderWatch:
 
     Attributes:
         told: The pause since then was told.
+        changed: The folder was listed anew; to be taken back by who takes note of that.
     """
 
     def __init__(
         self, folder: Path, has: Callable[[str, SpoolName | None], bool], clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self.told = False
+        self.told = self.changed = False
         self._folder, self._has, self._clock = folder, has, clock
-        self._known: set[str] = set()
+        self._names: list[str] = []
         self._listed_ns = 0
         self._changed_ns = -1
         self._due_s = 0.0
@@ -173,6 +181,11 @@ class FolderWatch:
         self._has = has
         return self
 
+    def gone(self, beginning: str) -> bool:
+        """Whether no file's name begins so; never while nothing is there, as where a disk is not mounted."""
+        place = bisect.bisect_left(self._names, beginning)
+        return bool(self._names) and not any(name.startswith(beginning) for name in self._names[place : place + 1])
+
     @property
     def quiet_s(self) -> float:
         """How long there has been nothing to read."""
@@ -193,7 +206,7 @@ class FolderWatch:
             if changed_ns == self._changed_ns and self._listed_ns > changed_ns + _SURE_NS:
                 return
             listed_ns = time.time_ns()
-            names = set(names_in(self._folder))
+            names = names_in(self._folder)
         except OSError as error:
             if not self._missing:
                 _log.warning("%s: cannot be listed: %s; trying again", self._folder, error.strerror or error)
@@ -203,11 +216,11 @@ class FolderWatch:
             _log.warning("%s: can be listed again", self._folder)
         self._missing = False
         self._changed_ns, self._listed_ns = changed_ns, listed_ns
-        for name in names - self._known:
+        for name in set(names).difference(self._names):
             told = parsed(name)
             if not self._has(name, told):
                 self._add(name, told)
-        self._known = names
+        self._names, self.changed = names, True
         self._due_s = max(self._due_s, self._clock() + _SHARE * (self._clock() - now_s))
 
     def _add(self, name: str, told: SpoolName | None) -> None:

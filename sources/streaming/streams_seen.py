@@ -1,11 +1,11 @@
 """What a reader has seen of each stream: which numbers, how far in time, and whether all of it has come."""
 
 import json
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 from sources import number_runs
-from transforms.records import NO_TIME, PacketBatch, Stream
+from transforms.records import FORGOTTEN_NS, NO_TIME, PacketBatch, Stream
 
 RANGES_MOST = 100
 """Runs of numbers that are kept apart for each stream; of more, what is missing between the oldest counts as seen."""
@@ -23,12 +23,14 @@ class _Seen:
         observed_ns: The largest observed time so far.
         last: Number of its end block; None before that was seen.
         ranges: Runs of numbers that were seen.
+        received_ns: When the queue received its last block.
     """
 
     partitions: int = 1
     observed_ns: int = NO_TIME
     last: int | None = None
     ranges: number_runs.Runs = field(default_factory=list)
+    received_ns: int = NO_TIME
 
     @property
     def complete(self) -> bool:
@@ -44,6 +46,9 @@ class _Seen:
 class StreamsSeen:
     """Keeps in mind which blocks have come, in whatever order; small, however many there were.
 
+    A stream of which the queue has received nothing for `FORGOTTEN_NS` is forgotten, where that time is told: it is
+    then as if it had never been there.
+
     Args:
         epochs_most: Epochs of a sensor's partition that are kept, the latest; None for all.
     """
@@ -53,9 +58,12 @@ class StreamsSeen:
         self._streams: dict[Stream, _Seen] = {}
         self._epochs: dict[tuple[str, int], list[int]] = {}
 
-    def arrived(self, stream: Stream, header: PacketBatch) -> None:
+    def arrived(self, stream: Stream, header: PacketBatch, received_ns: int = NO_TIME) -> None:
         """Takes note of a block; `stream` is its stream, under the name that the caller uses."""
+        if received_ns != NO_TIME and stream not in self._streams:
+            self.forget(received_ns - FORGOTTEN_NS)
         seen = self._of(stream)
+        seen.received_ns = max(seen.received_ns, received_ns)
         seen.partitions = header.partitions
         seen.observed_ns = max(seen.observed_ns, header.observed_ns)
         seen.add(header.sequence)
@@ -69,6 +77,17 @@ class StreamsSeen:
     def add(self, stream: Stream, number: int) -> None:
         """Takes a number as seen."""
         self._of(stream).add(number)
+
+    def forget(self, before_ns: int, gone: Callable[[Stream], bool] = lambda _: True) -> None:
+        """Leaves out streams that are gone and of which nothing has come since then."""
+        for stream, seen in list(self._streams.items()):
+            last_ns = seen.observed_ns if seen.received_ns == NO_TIME else seen.received_ns
+            if last_ns < before_ns and gone(stream):
+                del self._streams[stream]
+                line = (stream.sensor, stream.partition)
+                self._epochs[line].remove(stream.epoch)
+                if not self._epochs[line]:
+                    del self._epochs[line]
 
     def holds(self, stream: Stream, number: int) -> bool:
         """Whether a number was seen."""
@@ -127,7 +146,7 @@ class StreamsSeen:
     def to_bytes(self) -> bytes:
         """What is known, in a form that `from_bytes` takes."""
         rows = [
-            [*stream, seen.partitions, seen.observed_ns, seen.last, seen.ranges]
+            [*stream, seen.partitions, seen.observed_ns, seen.last, seen.ranges, seen.received_ns]
             for stream, seen in self._streams.items()
         ]
         return json.dumps([self._epochs_most, rows], separators=(",", ":")).encode()

@@ -20,7 +20,7 @@ from streaming_testing import Finalizer, Reader, numbers
 
 from queues import pubsub_client
 from sources import streaming
-from sources.streaming import StreamSettings, pubsub, pubsub_pull
+from sources.streaming import StreamSettings, pubsub, pubsub_pull, streams_seen
 from transforms import avro
 from transforms.records import NO_TIME, InputError, PacketBatch, Stream
 
@@ -310,6 +310,22 @@ def test_messages_of_beams_reader_become_deliveries(line):
     assert element.timestamp.micros == block(3).observed_ns // 1000
     (damaged,) = deliver.process(PubsubMessage(b"no block", {}))
     assert (damaged.octets, damaged.received_ns) == (b"no block", NO_TIME)
+
+
+@pytest.mark.parametrize(("to_the_end", "sensors"), [(False, {"b"}), (True, {"a", "b"})])
+def test_sensors_that_never_come_back_are_forgotten(line, monkeypatch, to_the_end, sensors):
+    """By publish time, of the reading and of the process; a reading that waits for their ends must know them."""
+    monkeypatch.setattr(streams_seen, "FORGOTTEN_NS", 0)
+    reading = line.reader(stop_at_end=to_the_end)
+    for sensor in "ab":
+        one = block(0)
+        line.publish(one._replace(stream=one.stream._replace(sensor=sensor)))
+        read(reading, 1)
+    progress = pubsub.PullProgress.from_bytes(reading.restriction.progress.to_bytes())
+    kept = {sensor for sensor in "ab" if progress.seen.holds(Stream(sensor, 7, 0), 0)}
+    assert kept == sensors
+    in_process = pubsub._seen[reading.element.name]
+    assert [in_process.holds(Stream(sensor, 7, 0), 0) for sensor in "ab"] == [False, True]
 
 
 def test_on_a_streaming_runner(line, prism):

@@ -81,6 +81,18 @@ def test_old_epochs_are_forgotten_where_asked():
         assert [epoch for epoch in range(1, 9) if kept.holds(Stream("a", epoch, 0), 0)] == [7, 8]
 
 
+def test_sensors_that_never_come_back_are_forgotten():
+    """A name for each hour, for ever: what is remembered is that of a week, as the queue received it."""
+    seen, sizes = StreamsSeen(), []
+    for hour in range(500):
+        seen.arrived(Stream(f"s{hour:03}", 1, 0), header(0), 10**6 * S + hour * 3600 * S)
+        sizes.append(len(seen.to_bytes()))
+        seen = StreamsSeen.from_bytes(seen.to_bytes())
+    assert max(sizes) < sizes[168] * 1.02
+    assert [hour for hour in range(500) if seen.holds(Stream(f"s{hour:03}", 1, 0), 0)] == list(range(331, 500))
+    assert [seen.follows(Stream(f"s{hour:03}", 2, 0)) for hour in (330, 331)] == [-1, 1]
+
+
 @pytest.mark.parametrize(
     ("headers", "watermark_s"),
     [

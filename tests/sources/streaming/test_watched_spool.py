@@ -148,6 +148,42 @@ def test_what_was_removed_is_not_read_again_and_late_files_are(tmp_path):
     assert numbers(reading.bundle()) == names(block(1))
 
 
+def test_what_has_no_file_any_more_is_forgotten_in_time(tmp_path):
+    """A sensor every six hours, the files of the last day: readings grow no further, and nothing is read twice."""
+    reading, blocks, sizes = reader(tmp_path), [], []
+    for at in range(60):
+        one = block(0, sensor=f"s{at:02}", end=True)
+        blocks.append(one._replace(observed_ns=one.observed_ns + at * 6 * 3600 * 10**9))
+        write(tmp_path, blocks[-1])
+        (tmp_path / f"copy{at:02}.avro").write_bytes((tmp_path / spool_files.name_of(one.stream, 0)).read_bytes())
+        for gone in (spool_files.name_of(Stream(f"s{at - 4:02}", 7, 0), 0), f"copy{at - 4:02}.avro"):
+            (tmp_path / gone).unlink(missing_ok=True)
+        spool._watches.clear()
+        assert numbers(reading.until(lambda read: len(read) == 2)) == names(one, one)
+        sizes.append(len(reading.restriction.progress.to_bytes()))
+    assert max(sizes) < sizes[33] * 1.02
+    assert len(reading.restriction.progress.others) == 4
+    for path in tmp_path.iterdir():
+        path.rename(tmp_path / f".{path.name}")
+    assert reading.bundle() == []  # such as a disk that is not mounted
+    for path in tmp_path.iterdir():
+        path.rename(tmp_path / path.name[1:])
+    write(tmp_path, blocks[59 - 28])
+    assert reading.bundle() == []
+    write(tmp_path, blocks[0])
+    assert numbers(reading.bundle()) == names(blocks[0])  # its shard knows that it was taken
+
+
+def test_streams_whose_files_are_kept_are_known(tmp_path):
+    """However long ago they ended."""
+    reading = reader(tmp_path)
+    for week in range(4):
+        one = block(0, sensor=f"s{week}", end=True)
+        write(tmp_path, one._replace(observed_ns=one.observed_ns + week * 8 * 86_400 * 10**9))
+        spool._watches.clear()
+        assert numbers(reading.bundle()) == names(one)
+
+
 def test_damage_is_delivered_once_and_the_rest_is_read(tmp_path, caplog):
     """The piece goes to where blocks are decoded, which refuses it; a gap tells what it stood for."""
     write(tmp_path, *map(block, range(7)))
