@@ -88,7 +88,7 @@ def of_csv(path: str, wanted: Wanted, found: Found) -> Iterator[Block]:
     read = {name: str(firsts[name]) for name in dict.fromkeys([*names, label, *filter(None, (group, time))])}
 
     def skip(row: arrow_csv.InvalidRow) -> str:
-        found.dropped["with another number of columns"] += lines_of(row)
+        found.dropped["with another number of columns"] += lines_of(row.text)
         return "skip"
 
     try:

@@ -119,7 +119,7 @@ class CicRows(Iterator[pa.RecordBatch]):
             raise InputError(f"{self.path}: cannot be read as CSV: {error}") from error
 
     def _skip_malformed(self, row: arrow_csv.InvalidRow) -> str:
-        self.report.malformed_rows += lines_of(row)
+        self.report.malformed_rows += lines_of(row.text)
         return "skip"
 
     def _canonical(self, block: pa.RecordBatch) -> pa.RecordBatch:
