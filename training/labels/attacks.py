@@ -1,6 +1,7 @@
 """What an attack is, and the three ways to say which flows are its own: rules, events, and truth by flow."""
 
 import re
+from collections.abc import Iterable
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -98,7 +99,7 @@ class Teller(Protocol):
     columns: tuple[str, ...]
     names_every_flow: bool
 
-    def claims(self, flows: FlowColumns) -> list[Claims]:
+    def claims(self, flows: FlowColumns) -> Iterable[Claims]:
         """What it says of a batch, in order of precedence; each row once for an attack."""
 
     def unmatched_events(self) -> np.ndarray:

@@ -1,7 +1,8 @@
-"""Attacks as people tell them: when, from where, to where, on what ports."""
+"""Attacks as people tell them: when, from where, to where, on what ports; tables of 100,000, and blocks of flows."""
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -9,6 +10,7 @@ import pyarrow as pa
 from training.labels.attacks import EITHER, FORWARD, REVERSE, Attack, Claims, FlowColumns
 from transforms.enrich.address_numbers import Networks, network_numbers
 from transforms.enrich.prefixes import Prefixes
+from transforms.kernel import kernel, kernel_part
 
 FROM, TO, ANY = "from", "to", "any"
 DIRECTIONS = (FROM, TO, ANY)
@@ -17,6 +19,14 @@ DIRECTIONS = (FROM, TO, ANY)
 ALWAYS = (-(1 << 63), (1 << 63) - 1)
 
 Ranges = tuple[tuple[int, int], ...]
+
+ROOM = 1 << 16
+"""Matches that are found at a time, beside those that one flow may have."""
+
+_EVERYWHERE = ("::/0",)
+_AS_FORWARD, _AS_REVERSE = 1, 2
+_SIDES = np.array([EITHER, FORWARD, REVERSE, EITHER], np.int8)
+"""By the ways in which a rule holds for a flow, or 0."""
 
 
 class Rule(NamedTuple):
@@ -48,6 +58,9 @@ class Rule(NamedTuple):
 class Rules:
     """A table of attacks, by precedence: the first row that holds for a flow says what it is.
 
+    A rule is looked for by its attackers, or else its victims: each flow is compared with the rules of the networks
+    around its two addresses, and of these with those whose time it touches.
+
     Args:
         rules: The table.
         overlap: A flow that began before the attack and went on into it belongs to it.
@@ -59,102 +72,230 @@ class Rules:
 
     def __init__(self, rules: Sequence[Rule], overlap: bool = False, slack_ns: int = 0) -> None:
         self.attacks = list(dict.fromkeys(rule.attack for rule in rules))
-        self._rules = rules
         places = {attack: place for place, attack in enumerate(self.attacks)}
         self._attack = np.array([places[rule.attack] for rule in rules], np.int64)
+        self._is_event = np.array([rule.attack.events > 0 for rule in rules], bool)
+        self._is_to = np.array([rule.direction == TO for rule in rules], bool)
         self._used = np.zeros(len(rules), bool)
         self._overlap = overlap
-        self._start = np.array([max(rule.start_ns - slack_ns, ALWAYS[0]) for rule in rules], np.int64)
-        self._end = np.array([min(rule.end_ns + slack_ns, ALWAYS[1]) for rule in rules], np.int64)
-        sides = dict.fromkeys(networks for rule in rules for networks in (rule.attackers, rule.victims) if networks)
-        self._prefixes = {networks: _prefixes(networks) for networks in sides}
+        start = np.array([max(rule.start_ns - slack_ns, ALWAYS[0]) for rule in rules], np.int64)
+        end = np.array([min(rule.end_ns + slack_ns, ALWAYS[1]) for rule in rules], np.int64)
+        self._networks = _Tree(chain(_EVERYWHERE, *(rule.attackers + rule.victims for rule in rules)))
+        self._index = _index(rules, self._networks, start, end)
+        self._criteria = _Criteria(
+            _lists([self._networks.ids(rule.victims) if rule.attackers else () for rule in rules]),
+            _lists([rule.ports for rule in rules], 2),
+            np.array([rule.direction == ANY for rule in rules], bool),
+            _lists([rule.source_ports for rule in rules], 2),
+            _lists([[(number, number) for number in rule.protocols] for rule in rules], 2),
+        )
 
-    def claims(self, flows: FlowColumns) -> list[Claims]:
-        """Compares the flows with each rule whose time they touch."""
-        order = np.argsort(flows.start_ns, kind="stable")
-        starts = flows.start_ns[order]
+    def claims(self, flows: FlowColumns) -> Iterator[Claims]:
+        """Compares the flows with the rules; each of the claims is about other flows."""
         lasts = flows.end_ns if self._overlap else flows.start_ns
-        if not len(starts):
-            return []
-        last = np.searchsorted(starts, self._end, "right")
-        first = np.zeros(len(self._rules), np.int64) if self._overlap else np.searchsorted(starts, self._start, "left")
-        touched = np.flatnonzero((first < last) & (self._start <= lasts.max()))
-        within: dict[tuple[tuple[str, ...], bool], np.ndarray] = {}
-
-        def inside(networks: tuple[str, ...], is_source: bool) -> np.ndarray:
-            if (networks, is_source) not in within:
-                ends: Networks = flows.src if is_source else flows.dst
-                within[networks, is_source] = self._prefixes[networks].find(ends.hi, ends.lo) >= 0
-            return within[networks, is_source]
-
-        found: dict[int, list[Claims]] = {}
-        for index in map(int, touched):
-            rule = self._rules[index]
-            rows = order[first[index] : last[index]]
-            if self._overlap:
-                rows = rows[flows.end_ns[rows] >= self._start[index]]
-            if rule.protocols:
-                rows = rows[np.isin(flows.protocol[rows], rule.protocols)]
-            if rule.source_ports:
-                rows = rows[_in_ranges(flows.src_port[rows], rule.source_ports)]
-            claims = self._sided(index, rule, rows, flows, inside)
-            if len(claims.rows):
-                self._used[index] = True
-                found.setdefault(int(self._attack[index]), []).append(claims)
-        return [_together(found[attack]) for attack in sorted(found)]
+        around = np.stack([self._networks.find(ends) for ends in (flows.src, flows.dst)])
+        compared = (flows.src_port, flows.dst_port, flows.protocol, flows.start_ns, lasts)
+        room = len(self._index.rules) + ROOM
+        rows, rules, ways = np.empty(room, np.int64), np.empty(room, np.int64), np.empty(room, np.int8)
+        begin = 0
+        while begin < len(lasts):
+            begin, found = _hold(begin, compared, around, self._networks.parents, self._index, self._criteria,
+                                 rows, rules, ways)  # fmt: skip
+            if found:
+                yield self._claims(rows[:found], rules[:found], ways[:found])
 
     def unmatched_events(self) -> np.ndarray:
         """Rules that were made of notices and held for no flow; other rules are no events."""
-        is_event = np.array([rule.attack.events > 0 for rule in self._rules], bool)
-        return np.bincount(self._attack[is_event & ~self._used], minlength=len(self.attacks))
+        return np.bincount(self._attack[self._is_event & ~self._used], minlength=len(self.attacks))
 
-    def _sided(
-        self,
-        index: int,
-        rule: Rule,
-        rows: np.ndarray,
-        flows: FlowColumns,
-        inside: Callable[[tuple[str, ...], bool], np.ndarray],
-    ) -> Claims:
-        """The rows whose ends are the rule's, either way round as far as its direction allows."""
-        port = _in_ranges(flows.dst_port[rows], rule.ports) if rule.ports else np.ones(len(rows), bool)
-        if rule.direction == ANY and rule.ports:
-            port |= _in_ranges(flows.src_port[rows], rule.ports)
-
-        def holds(attackers_are_source: bool) -> np.ndarray:
-            held = port
-            if rule.attackers:
-                held = held & inside(rule.attackers, attackers_are_source)[rows]
-            if rule.victims:
-                held = held & inside(rule.victims, not attackers_are_source)[rows]
-            return held
-
-        nothing = np.zeros(len(rows), bool)
-        forward = holds(True) if rule.direction != TO else nothing
-        reverse = holds(False) if rule.direction != FROM else nothing
-        if rule.direction == TO:  # the initiator acts for the attacker that it calls
-            sides = np.full(len(rows), FORWARD)
-        else:
-            sides = np.where(forward & reverse, EITHER, np.where(forward, FORWARD, REVERSE))
-        kept = forward | reverse
-        return Claims(rows[kept], np.full(int(kept.sum()), self._attack[index]), sides[kept])
+    def _claims(self, rows: np.ndarray, rules: np.ndarray, ways: np.ndarray) -> Claims:
+        """One claim for each flow and attack; of several rules of an attack the first counts."""
+        order = np.lexsort((rules, rows))
+        rows, rules = rows[order], rules[order]
+        first = np.flatnonzero(np.append(True, (rows[1:] != rows[:-1]) | (rules[1:] != rules[:-1])))
+        sides = _SIDES[np.bitwise_or.reduceat(ways[order], first)]
+        rows, rules = rows[first], rules[first]
+        self._used[rules] = True
+        sides[self._is_to[rules]] = FORWARD  # the initiator acts for the attacker that it calls
+        attacks = self._attack[rules]
+        _, first = np.unique(rows * len(self.attacks) + attacks, return_index=True)
+        return Claims(rows[first], attacks[first], sides[first])
 
 
-def _together(several: list[Claims]) -> Claims:
-    """Claims of one attack by several rules; the first counts."""
-    if len(several) == 1:
-        return several[0]
-    rows, first = np.unique(np.concatenate([claims.rows for claims in several]), return_index=True)
-    attacks = np.concatenate([claims.attacks for claims in several])
-    return Claims(rows, attacks[first], np.concatenate([claims.sides for claims in several])[first])
+class _Lists(NamedTuple):
+    """A list for each rule: values `first[rule]` to `first[rule + 1]`."""
+
+    first: np.ndarray
+    values: np.ndarray
 
 
-def _in_ranges(ports: np.ndarray, ranges: Ranges) -> np.ndarray:
-    inside = np.zeros(len(ports), bool)
-    for first, last in ranges:
-        inside |= (ports >= first) & (ports <= last)
-    return inside
+class _Criteria(NamedTuple):
+    """What is compared once a rule has been found.
+
+    Attributes:
+        others: Networks of the other side, sorted.
+        ports: Ranges of the responder's port.
+        either_port: Whether the initiator's will do.
+        source_ports: Ranges of the initiator's port.
+        protocols: Ranges of the protocol.
+    """
+
+    others: _Lists
+    ports: _Lists
+    either_port: np.ndarray
+    source_ports: _Lists
+    protocols: _Lists
 
 
-def _prefixes(networks: tuple[str, ...]) -> Prefixes:
-    return Prefixes(*network_numbers(pa.array(networks, pa.string())))
+class _Index(NamedTuple):
+    """Rules by the ends of flows in which they are looked for, and then by their start.
+
+    Attributes:
+        first: Where the rules begin of the network n around the initiator, at 2n, and around the responder, at 2n + 1.
+        rules: Which.
+        ways: Which side attacks then.
+        starts: The first instant of each.
+        ends: The last.
+        latest: The last instant of it and all before it at this end.
+    """
+
+    first: np.ndarray
+    rules: np.ndarray
+    ways: np.ndarray
+    starts: np.ndarray
+    ends: np.ndarray
+    latest: np.ndarray
+
+
+class _Tree:
+    """All networks of a table, and which of them lie in which.
+
+    Attributes:
+        parents: The narrowest network around each, −1 without.
+    """
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        names = list(dict.fromkeys(texts))
+        hi, lo, length = network_numbers(pa.array(names, pa.string()))
+        order = np.lexsort((length, lo, hi))
+        hi, lo, length = hi[order], lo[order], length[order]
+        new = np.append(True, (hi[1:] != hi[:-1]) | (lo[1:] != lo[:-1]) | (length[1:] != length[:-1]))
+        self._ids = dict(zip((names[at] for at in order.tolist()), (np.cumsum(new) - 1).tolist(), strict=True))
+        distinct = Networks(hi[new], lo[new], length[new])
+        self._prefixes = Prefixes(*distinct)
+        self.parents = np.empty(len(distinct.hi), np.int64)
+        _find_parents(*distinct, self.parents)
+
+    def ids(self, texts: Iterable[str]) -> list[int]:
+        """The numbers of networks, sorted."""
+        return sorted({self._ids[text] for text in texts})
+
+    def find(self, ends: Networks) -> np.ndarray:
+        """The narrowest network around each address."""
+        return self._prefixes.find(ends.hi, ends.lo)
+
+
+def _lists(values: Sequence[Sequence[Any]], width: int = 1) -> _Lists:
+    first = np.cumsum([0, *map(len, values)])
+    return _Lists(first, np.array(list(chain.from_iterable(values)), np.int64).reshape(-1, width))
+
+
+def _index(rules: Sequence[Rule], networks: _Tree, start: np.ndarray, end: np.ndarray) -> _Index:
+    places, numbers, ways = [], [], []
+    for number, rule in enumerate(rules):
+        looked_for = networks.ids(rule.attackers or rule.victims or _EVERYWHERE)
+        for way, none, is_source in ((_AS_FORWARD, TO, True), (_AS_REVERSE, FROM, False)):
+            if rule.direction != none:
+                at_responder = is_source != bool(rule.attackers or not rule.victims)
+                places += [2 * network + at_responder for network in looked_for]
+                numbers += [number] * len(looked_for)
+                ways += [way] * len(looked_for)
+    place, number_of, way_of = np.array(places, np.int64), np.array(numbers, np.int64), np.array(ways, np.int8)
+    order = np.lexsort((start[number_of], place))
+    place, number_of = place[order], number_of[order]
+    first = np.searchsorted(place, np.arange(2 * len(networks.parents) + 1))
+    latest = end[number_of]
+    _accumulate(first, latest)
+    return _Index(first, number_of, way_of[order], start[number_of], end[number_of], latest)
+
+
+@kernel
+def _find_parents(hi, lo, length, parents):
+    """Networks are sorted: what is around one is the one before it, or around that."""
+    for i in range(len(parents)):
+        around = i - 1
+        while around >= 0 and not _is_in(hi[i], lo[i], hi[around], lo[around], length[around]):
+            around = parents[around]
+        parents[i] = around
+
+
+@kernel_part
+def _is_in(hi, lo, network_hi, network_lo, length):
+    if length <= 64:
+        return length == 0 or (hi ^ network_hi) >> np.uint64(64 - length) == 0
+    return hi == network_hi and (lo ^ network_lo) >> np.uint64(128 - length) == 0
+
+
+@kernel
+def _accumulate(first, latest):
+    """The latest end so far, for each list anew."""
+    for i in range(len(first) - 1):
+        for at in range(first[i] + 1, first[i + 1]):
+            latest[at] = max(latest[at], latest[at - 1])
+
+
+@kernel
+def _hold(begin, compared, around, parents, index, criteria, rows, rules, ways):
+    """Finds matches of flows from `begin` on until there may be no room; where it ended, and how many they are."""
+    src_port, dst_port, protocol, starts, lasts = compared
+    found = 0
+    for row in range(begin, len(lasts)):
+        if len(rows) - found < len(index.rules):
+            return row, found
+        for end in range(2):
+            network = np.int64(around[end, row])
+            while network >= 0:
+                place = 2 * network + end
+                begins, ends = index.first[place], index.first[place + 1]
+                at = begins + np.searchsorted(index.starts[begins:ends], lasts[row], side="right") - 1
+                while at >= begins and index.latest[at] >= starts[row]:
+                    rule = index.rules[at]
+                    if (
+                        index.ends[at] >= starts[row]
+                        and _in_ranges(criteria.protocols, rule, protocol[row])
+                        and _in_ranges(criteria.source_ports, rule, src_port[row])
+                        and (
+                            _in_ranges(criteria.ports, rule, dst_port[row])
+                            or (criteria.either_port[rule] and _in_ranges(criteria.ports, rule, src_port[row]))
+                        )
+                        and _is_around(criteria.others, rule, np.int64(around[1 - end, row]), parents)
+                    ):
+                        rows[found], rules[found], ways[found] = row, rule, index.ways[at]
+                        found += 1
+                    at -= 1
+                network = parents[network]
+    return len(lasts), found
+
+
+@kernel_part
+def _in_ranges(ranges, rule, value):
+    """Whether it is in one of the rule's ranges, or there are none."""
+    begin, end = ranges.first[rule], ranges.first[rule + 1]
+    for at in range(begin, end):
+        if ranges.values[at, 0] <= value and value <= ranges.values[at, 1]:
+            return True
+    return begin == end
+
+
+@kernel_part
+def _is_around(networks, rule, network, parents):
+    """Whether this network or one around it is one of the rule's, or there are none."""
+    begin, end = networks.first[rule], networks.first[rule + 1]
+    if begin == end:
+        return True
+    while network >= 0:
+        at = begin + np.searchsorted(networks.values[begin:end, 0], network)
+        if at < end and networks.values[at, 0] == network:
+            return True
+        network = parents[network]
+    return False

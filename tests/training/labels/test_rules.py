@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from label_testing import START_NS, S, batch, flow
 
+from training.labels import rules as rules_module
 from training.labels.attacks import EITHER, FORWARD, REVERSE, Attack, FlowColumns
 from training.labels.rules import ANY, FROM, TO, Rule, Rules
 
@@ -107,7 +108,7 @@ def test_rules_of_one_attack_claim_a_flow_once():
 
 
 def test_a_batch_without_flows():
-    assert Rules([rule(ports=((80, 80),))]).claims(FlowColumns.of(batch())) == []
+    assert list(Rules([rule(ports=((80, 80),))]).claims(FlowColumns.of(batch()))) == []
 
 
 criteria = st.fixed_dictionaries(
@@ -165,6 +166,24 @@ def test_rules_hold_as_in_plain_python(several, drawn, overlap, random):
         (at, place) for at, row in enumerate(rows) for place, one in enumerate(made) if plainly(one, row, overlap)
     ]
     assert claimed(Rules(made, overlap), *rows) == expected
+
+
+def test_matches_are_handed_on_some_at_a_time(monkeypatch):
+    """So that many rules for many flows do not fill memory; each flow's are together."""
+    monkeypatch.setattr(rules_module, "ROOM", 0)
+    made = Rules(
+        [Rule(Attack("a", "", f"t:{n}"), attackers=("10.0.0.0/8",), victims=("10.1.0.0/16", VICTIM)) for n in range(3)]
+    )
+    flows = [
+        flow(),
+        flow(src_ip="10.1.2.3", dst_ip="10.0.0.4"),
+        flow(dst_ip="10.0.0.4"),
+        flow(src_ip=VICTIM, dst_ip="10.0.0.4"),
+    ]
+    several = list(made.claims(FlowColumns.of(batch(*flows))))
+    assert [claims.rows.tolist() for claims in several] == [[0] * 3, [1] * 3, [3] * 3]
+    assert [claims.attacks.tolist() for claims in several] == [[0, 1, 2]] * 3
+    assert [claims.sides.tolist() for claims in several] == [[FORWARD] * 3, [REVERSE] * 3, [REVERSE] * 3]
 
 
 def test_times_at_the_ends_of_the_clock():
