@@ -145,7 +145,9 @@ class FlowTable:
             repeated = self._duplicates.repeated(packets)
             if repeated.any():
                 self.counts["duplicate"] += int(repeated.sum())
-                self._duplicate_packets.append(packets[repeated])
+                refused = packets[repeated]
+                refused["payload_captured"] = 0  # their blocks' payloads are not here any more
+                self._duplicate_packets.append(refused)
                 packets = packets[~repeated]
         self.counts["packets_in_flows"] += len(packets)
         at = 0

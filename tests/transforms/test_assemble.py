@@ -13,6 +13,7 @@ from flow_testing import packets
 from table_testing import CLOSE, COLLECTED, HANDSHAKE, as_table, batch, collect, connection_rows, table_of
 
 from transforms.assemble import AssembleCaptures, AssembleFlows, ReadPackets
+from transforms.avro import decode_block
 from transforms.records import MERGED_SENSORS, UDP, InputError, PacketBatch, Stream
 from transforms.rules import Rules
 from transforms.sessions import AssembleSessions
@@ -123,15 +124,19 @@ def test_merged_sensors_make_flows_together():
     assert sorted(apart["sensor"].to_pylist()) == ["a", "b"]
 
 
-def test_late_and_repeated_packets_are_rejected_and_counted():
-    """Each leaves as a reject with its reason; read = in flows + rejects."""
-    rows = packets([0, 5, 5, 1, 6], headers_hash=[1, 2, 2, 3, 4])
+@pytest.mark.parametrize("payload", [b"", b"data"])
+def test_late_and_repeated_packets_are_rejected_and_counted(payload):
+    """Each leaves as a reject with its reason, which can be read; read = in flows + rejects."""
+    rows = packets([0, 5, 5, 1, 6], headers_hash=[1, 2, 2, 3, 4], payload_captured=len(payload))
     made = [batch(rows[:3]), batch(rows[3:4], 1), batch(rows[4:], 2)]
+    made = [one._replace(payloads=payload) for one in made]
     flows, rejects, counted = run(AssembleCaptures(read, FlowSettings(Rules(drop_duplicates_s=1))), [made])
     assert sorted((reject.step, reject.reason) for reject in rejects) == [
         ("assemble", "duplicate"),
         ("assemble", "late"),
     ]
+    refused = {int(row["time_ns"]) for reject in rejects for row in decode_block(reject.payload).packets}
+    assert refused == {int(rows["time_ns"][2]), int(rows["time_ns"][3])}
     assert (counted["packets_in_flows"], counted["late"], counted["duplicate"]) == (3, 1, 1)
     assert flows["fwd_packets"].to_pylist() == [3]
 
