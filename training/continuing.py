@@ -107,11 +107,11 @@ def continue_training(folder: Path, data: NewData, split: SplitRule, say: Say) -
     whole, _ = known_first(whole, np.arange(len(whole)), model.benign)
     learned, _ = with_rows_only(whole)
     place = [whole.classes.index(name) for name in table.classes]
-    grown = TreeSettings(**model.training.get("trees", {}))
+    _, grown, max_fpr = _told(model)
     weights = np.ones(len(learned), np.float32)
     weights[len(old_train) :] = min(max(len(old_train) / len(new), 1.0), MOST_WEIGHT)
     trees = fit_trees(learned, grown, data.seed, weights)
-    limit = Limit(float(model.training.get("max_fpr", 0)), in_time=False)
+    limit = Limit(max_fpr, in_time=False)
     threshold, doubt = (
         threshold_of(learned, model.benign, limit, grown, data.seed) if limit.rate else (model.threshold, "")
     )
@@ -147,6 +147,23 @@ def continue_training(folder: Path, data: NewData, split: SplitRule, say: Say) -
     return Continued(trained, before.metrics, old_before.metrics, old_after.metrics, is_better)
 
 
+class _Told(NamedTuple):
+    """What `model.json` tells of training: the words of text columns, how trees grow, and the limit of alerts."""
+
+    words: dict[str, list[str]]
+    grown: TreeSettings
+    max_fpr: float
+
+
+def _told(model: Model) -> _Told:
+    said = model.training
+    try:
+        words = {name: list(known) for name, known in said.get("words", {}).items()}
+        return _Told(words, TreeSettings(**said.get("trees", {})), float(said.get("max_fpr", 0)))
+    except (AttributeError, TypeError, ValueError) as error:
+        raise InputError(f"model {model.name}: model.json: training: {error}; train the model again") from error
+
+
 def _is_better(before: Metrics, after: Metrics) -> bool:
     return (after.macro_f1, after.accuracy) >= (before.macro_f1, before.accuracy)
 
@@ -157,8 +174,7 @@ def _judge_old(forest: Forest, table: Table) -> Judged:
 
 def _read(model: Model, data: NewData, say: Say, group: str = "") -> tuple[Table, Sequence[str]]:
     """The new rows, the model's classes first; and the classes that it does not know."""
-    words = {name: list(known) for name, known in model.training.get("words", {}).items()}
-    wanted = Wanted(model.feature_set or ALL, data.label, group, model.features, words, header=data.header)
+    wanted = Wanted(model.feature_set or ALL, data.label, group, model.features, _told(model).words, header=data.header)
     table = read_table(data.flows, wanted, data.max_rows, data.seed).with_columns(model.features)
     for line in table.found.lines():
         say(line)

@@ -103,7 +103,7 @@ def _kept(trained: Trained, most: int) -> pa.Table | None:
     """Four fifths of rows learned from, one of rows judged, each in its order."""
     if not most:
         return None
-    seed = int(trained.model.training["seed"])
+    seed = int(trained.report.settings["seed"])
     known = trained.test.rows(trained.test.labels < len(trained.model.classes))
     train, test = trained.train.at_most_each(most - most // 5, seed), known.at_most_each(most // 5, seed)
     columns = {name: np.concatenate([train.columns[name], test.columns[name]]) for name in trained.model.features}

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -176,6 +177,26 @@ def test_what_is_not_better_replaces_nothing(folder, tmp_path, capsys):
     assert main([*place, "--split", "order:0.7", "--output", str(tmp_path / "next"), "--quiet"]) == NOT_BETTER
     assert "stays as it is" in capsys.readouterr().err
     assert not (tmp_path / "next").exists()
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        ({"trees": {"branches": 3}}, "unexpected keyword argument 'branches'"),
+        ({"max_fpr": "few"}, "could not convert string to float"),
+        ({"words": 3}, "has no attribute 'items'"),
+    ],
+)
+def test_training_that_another_version_tells_of_otherwise_is_one_line(folder, tmp_path, capsys, said, why):
+    place = shutil.copytree(folder / "models" / "net", tmp_path / "net")
+    description = json.loads((place / "model.json").read_text())
+    description["training"] |= said
+    (place / "model.json").write_text(json.dumps(description))
+    assert main(["--continue", str(place), "--flows", str(folder / "a.csv"), "--label_column", "Label"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("flowbeam: model net: model.json: training: ")
+    assert why in error
+    assert error.count("\n") == 1
 
 
 @pytest.mark.parametrize(
