@@ -18,6 +18,12 @@ class _U64(int):
     type_ = 9
 
 
+class Unsigned128(int):
+    """A number that is written with the widest type."""
+
+    type_ = 10
+
+
 def place(
     iso: str | None, city: str | None = None, at: tuple[float, float] | None = None, **more: Any
 ) -> dict[str, Any]:

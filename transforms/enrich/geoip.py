@@ -22,6 +22,7 @@ CHECKED_RECORDS = 10_000
 KEPT_RECORDS = 1 << 18
 """Decoded records that are kept; when there are more, they are decoded anew as they are met."""
 
+_LAST_SYSTEM = (1 << 32) - 1  # RFC 6793
 _MARKER = b"\xab\xcd\xefMaxMind.com"
 _SEPARATOR_OCTETS = 16
 _BROKEN = (ValueError, RuntimeError, LookupError, TypeError, OverflowError, MemoryError, EOFError)
@@ -82,7 +83,8 @@ def _place(record: dict[str, Any]) -> tuple[Any, ...]:
 def _system(record: dict[str, Any]) -> tuple[Any, ...]:
     within = record if "autonomous_system_number" in record else record.get("traits")
     number = _at(within, "autonomous_system_number")
-    return number if isinstance(number, int) else None, _text(within, "autonomous_system_organization")
+    is_one = isinstance(number, int) and number <= _LAST_SYSTEM
+    return number if is_one else None, _text(within, "autonomous_system_organization")
 
 
 _COUNTRY_COLUMNS = (

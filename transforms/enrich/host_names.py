@@ -5,7 +5,6 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from itertools import repeat
 
 import pyarrow as pa
@@ -24,6 +23,9 @@ KEPT_NAMES = 1 << 16
 KEPT_S = 3600.0
 """All answers are asked for again after so long."""
 
+ASKED_AGAIN_S = 60.0
+"""What the resolver could not answer is asked again after so long."""
+
 WAITING = 1 << 10
 """Addresses that wait for a thread; what comes beyond has no name yet."""
 
@@ -32,7 +34,7 @@ def system_name(address: str) -> str:
     """What the system's resolver calls an address.
 
     Raises:
-        OSError: It has no name, or the resolver does not answer.
+        OSError: It has no name; with EAI_AGAIN, nobody could tell.
     """
     name, _ = socket.getnameinfo((address, 0), socket.NI_NAMEREQD)
     return name
@@ -56,7 +58,8 @@ class HostNames:
 
     Args:
         threads: Questions at a time.
-        wait_s: The longest that a batch waits; what is answered later is there for the next.
+        wait_s: The longest that a batch waits; what is answered later is there for the next. Once a batch has waited
+            in vain, none waits until there is an answer again.
         resolve: The name of an address; OSError without.
         kept: Answers to keep, and as many older ones; what is in neither is asked again.
     """
@@ -72,7 +75,10 @@ class HostNames:
         self._asked: set[str] = set()
         self._young: Answers = {None: None}
         self._old: Answers = {}
-        self._since_s = time.monotonic()
+        self._since_s = self._failed_since_s = time.monotonic()
+        self._failed: set[str] = set()
+        self._answers = 0
+        self._is_silent = False
         for number in range(threads):  # daemons: a resolver that hangs does not keep the process
             threading.Thread(target=self._work, name=f"reverse-dns-{number}", daemon=True).start()
 
@@ -84,14 +90,17 @@ class HostNames:
                 self._young, self._old, self._since_s = {None: None}, {}, time.monotonic()
             elif len(self._young) > self._kept:
                 self._young, self._old = {None: None}, self._young
+            if time.monotonic() - self._failed_since_s > ASKED_AGAIN_S or len(self._failed) > self._kept:
+                self._failed, self._failed_since_s = set(), time.monotonic()
             names = self._known(addresses)
             if _UNKNOWN in names:
                 self._ask(addresses, names, countdown)
-        if countdown.left:
-            countdown.over.wait(self._wait_s)
+            answers, waits = self._answers, countdown.left > 0 and not self._is_silent
+        is_in_vain = waits and not countdown.over.wait(self._wait_s)
         if _UNKNOWN not in names:
             return names, [False] * len(names)
         with self._lock:
+            self._is_silent |= is_in_vain and answers == self._answers
             names = self._known(addresses)
         return [None if name is _UNKNOWN else name for name in names], [name is _UNKNOWN for name in names]
 
@@ -106,7 +115,7 @@ class HostNames:
                 continue
             if address in self._old:
                 self._young[address] = self._old[address]
-            elif countdown.left < room and address not in self._asked:
+            elif countdown.left < room and address not in self._asked and address not in self._failed:
                 self._asked.add(address)
                 countdown.left += 1
                 self._questions.put((address, countdown))
@@ -115,10 +124,18 @@ class HostNames:
         while True:
             address, countdown = self._questions.get()
             name: str | None = None
-            with suppress(OSError, UnicodeError):  # it has no name, or one that is none
+            is_answered = True
+            try:
                 name = self._resolve(address)
+            except (OSError, UnicodeError) as error:  # it has no name, or one that is none
+                is_answered = getattr(error, "errno", None) != socket.EAI_AGAIN
             with self._lock:
-                self._young[address] = name
+                if is_answered:
+                    self._young[address] = name
+                    self._answers += 1
+                    self._is_silent = False
+                else:
+                    self._failed.add(address)
                 self._asked.discard(address)
                 countdown.left -= 1
                 if not countdown.left:

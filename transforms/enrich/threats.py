@@ -42,7 +42,7 @@ KEPT_NAMES = 1 << 17
 """Host names whose indicator is kept."""
 
 _TYPES = {"indicator": pa.string(), "list": pa.string(), "confidence": pa.float64()}
-_DOMAIN = r"^(\*\.|\.)?([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?\.)+[a-z][a-z0-9-]{0,61}[a-z0-9]\.?$"
+_DOMAIN = r"^([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?\.)+[a-z][a-z0-9-]{0,61}[a-z0-9]$"
 _COMMENT = r"\s*[#;].*$"
 
 
@@ -106,12 +106,25 @@ def _read_list(path: Path) -> Indicators:
     )
     domains = length == NO_NETWORK
     if domains.any():
-        text = pc.if_else(pa.array(domains), pc.utf8_lower(text), text)
-        is_domain = pc.match_substring_regex(text, _DOMAIN).to_numpy(zero_copy_only=False)
+        hosts = _as_in_dns(pc.utf8_rtrim(pc.replace_substring_regex(pc.utf8_lower(text), r"^(\*\.|\.)", ""), "."))
+        is_domain = pc.match_substring_regex(hosts, _DOMAIN).to_numpy(zero_copy_only=False)
         _refuse(path, numbers, text, domains & ~is_domain, "is no address, network or domain")
-        bare = pc.utf8_rtrim(pc.replace_substring_regex(text, r"^(\*\.|\.)", ""), ".")
-        text = pc.if_else(pa.array(domains), bare, text)
+        text = pc.if_else(pa.array(domains), hosts, text)
     return Indicators(text, names.fill_null(path.stem), sure, hi, lo, length)
+
+
+def _as_in_dns(names: pa.StringArray) -> pa.StringArray:
+    """Internationalized names as DNS has them, `xn--…` (RFC 3490); what is none stays as it is."""
+    is_other = pc.invert(pc.string_is_ascii(names))
+    encoded = list(map(_encoded, names.filter(is_other).to_pylist()))
+    return pc.replace_with_mask(names, is_other, pa.array(encoded, pa.string()))
+
+
+def _encoded(name: str) -> str:
+    try:
+        return name.encode("idna").decode()
+    except UnicodeError:
+        return name
 
 
 def _refuse(path: Path, lines: np.ndarray, values: pa.Array, wrong: np.ndarray, why: str) -> None:

@@ -3,7 +3,7 @@
 import numpy as np
 import pyarrow as pa
 import pytest
-from geoip_testing import place, system, write_database
+from geoip_testing import Unsigned128, place, system, write_database
 
 from transforms.enrich import geoip
 from transforms.enrich.address_numbers import network_numbers
@@ -101,6 +101,13 @@ def test_systems_are_found_beside_and_within_traits(tmp_path):
     networks = [("1.0.0.0/8", system(15169, "Google")), ("2.0.0.0/8", {"traits": system(7018)})]
     database = Database(write_database(tmp_path / "a.mmdb", "Our-ASN", networks))
     assert ask(Records(SYSTEM, [database]), "1.1.1.1", "2.1.1.1") == [(15169, "Google"), (7018, None)]
+
+
+def test_a_number_of_more_than_32_bits_is_no_system_s(tmp_path):
+    """The format has numbers of 128 bits; columns have not."""
+    networks = [("1.0.0.0/8", system(Unsigned128(1 << 100), "None")), ("2.0.0.0/8", system((1 << 32) - 1))]
+    database = Database(write_database(tmp_path / "a.mmdb", "Our-ASN", networks))
+    assert ask(Records(SYSTEM, [database]), "1.1.1.1", "2.1.1.1") == [(None, "None"), ((1 << 32) - 1, None)]
 
 
 def test_records_are_decoded_once_and_again_when_there_are_too_many(tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """Reverse DNS: bounded in time, questions and memory; a resolver that hangs or fails holds up nothing."""
 
+import socket
 import threading
 import time
 
@@ -22,6 +23,8 @@ class Resolver:
             assert self.may_answer.wait(30)
         if address.startswith("none"):
             raise OSError("no name")
+        if address.startswith("failed") and not self.may_answer.is_set():
+            raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
         if address.startswith("odd"):
             raise UnicodeError("no text")
         return f"{address}.example"
@@ -57,6 +60,39 @@ def test_a_slow_answer_is_late_and_there_for_a_later_batch(resolver):
         assert time.monotonic() < until
     assert names.find(["slow"]) == (["slow.example"], [False])
     assert resolver.asked.count("slow") == 1
+
+
+def test_what_the_resolver_could_not_answer_is_late_and_asked_again_a_minute_later(resolver, monkeypatch):
+    """While it is away nobody is told that an address has no name, nor is it asked over and over."""
+    names = HostNames(1, 30, resolver)
+    for _ in range(3):
+        assert names.find(["failed", "a"]) == ([None, "a.example"], [True, False])
+    assert resolver.asked.count("failed") == 1
+    resolver.may_answer.set()
+    monkeypatch.setattr(host_names, "ASKED_AGAIN_S", -1.0)
+    assert names.find(["failed"]) == (["failed.example"], [False])
+
+
+def test_what_failed_is_remembered_within_a_bound(resolver):
+    names = HostNames(1, 30, resolver, kept=10)
+    for first in range(0, 100, 5):
+        names.find([f"failed{number}" for number in range(first, first + 5)])
+        assert len(names._failed) <= 10 + 5
+
+
+def test_nobody_waits_for_a_resolver_that_is_silent(resolver):
+    """Once a batch has waited in vain, until there is an answer again."""
+    names = HostNames(1, 0.01, resolver)
+    assert names.find(["slow"]) == ([None], [True])
+    names._wait_s = 60.0
+    start = time.monotonic()
+    assert names.find(["a"]) == ([None], [True])
+    assert time.monotonic() - start < 30
+    resolver.may_answer.set()
+    until = time.monotonic() + 30
+    while names.find(["a"])[1] == [True]:
+        assert time.monotonic() < until
+    assert names.find(["b"]) == (["b.example"], [False])
 
 
 def test_questions_that_wait_are_bounded(resolver, monkeypatch):

@@ -60,6 +60,15 @@ def test_plain_lists(tmp_path):
     assert found == ["evil.example", "evil.example", None, "worse.example", None, None]
 
 
+def test_internationalized_domains(tmp_path):
+    """However a list writes them, they are found as DNS has them."""
+    known = Threats(read_lists(write(tmp_path, "a.txt", "*.BÜCHER.example.\nxn--mnchen-3ya.example\nпример.рф\n")))
+    names = pa.array(
+        ["www.xn--bcher-kva.example", "XN--MNCHEN-3YA.example", "a.xn--e1afmkfd.xn--p1ai", "bucher.example"]
+    )
+    assert known.find_names(names).tolist() == [0, 1, 2, -1]
+
+
 def test_tables(tmp_path):
     """Columns that are not ours are passed over; a list without a name is called by its file."""
     known = Threats(read_lists(write(tmp_path, "a.csv", CSV)))
@@ -121,6 +130,7 @@ def test_lists_without_a_kind(tmp_path):
             "line 3: 'http://evil.example/x' is no address, network or domain",
         ),
         ("a.txt", "1.2.3.400\n", "line 1: '1.2.3.400' is no address, network or domain"),
+        ("a.txt", f"ü{'x' * 70}.example\n", "xx.example' is no address, network or domain"),
         ("a.txt", "localhost\n", "line 1: 'localhost' is no address"),
         (
             "a.txt",
