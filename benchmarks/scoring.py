@@ -24,6 +24,7 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import pipelines  # noqa: F401 - memory is kept as in every command
 from transforms import coders, fields
 from transforms.features import sets
 from transforms.model.inputs import canonical_needed, model_inputs

@@ -1,6 +1,7 @@
 """What flows go through between assembly and the outputs, in bounded and endless jobs alike."""
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, Protocol
 
 import apache_beam as beam
@@ -51,19 +52,29 @@ def steps_of(beam_options: PipelineOptions) -> list[FlowStep]:
     Raises:
         InputError: A setting is wrong, or a file cannot be used.
     """
-    steps = []
-    enrich = enrich_options.settings_of(beam_options.view_as(EnrichOptions))
-    if enrich is not None:
-        compile_enrichment(beam_options.view_as(FlowOptions).quiet)
-        from transforms.enrich.enrich_flows import EnrichFlows  # libraries that other jobs start sooner without
+    with ThreadPoolExecutor(1, "files") as beside:  # one reads databases while the other loads libraries
+        enriching = beside.submit(_enriching, beam_options)
+        scoring = _scoring(beam_options)
+        return [*enriching.result(), *scoring]
 
-        steps.append(FlowStep("EnrichFlows", EnrichFlows(enrich)))
-    scoring = score_options.settings_of(beam_options.view_as(ScoreOptions))
-    if scoring is not None:
-        from transforms.score import ScoreFlows
 
-        steps.append(FlowStep("ScoreFlows", ScoreFlows(scoring)))
-    return steps
+def _enriching(beam_options: PipelineOptions) -> list[FlowStep]:
+    settings = enrich_options.settings_of(beam_options.view_as(EnrichOptions))
+    if settings is None:
+        return []
+    compile_enrichment(beam_options.view_as(FlowOptions).quiet)
+    from transforms.enrich.enrich_flows import EnrichFlows  # libraries that other jobs start sooner without
+
+    return [FlowStep("EnrichFlows", EnrichFlows(settings))]
+
+
+def _scoring(beam_options: PipelineOptions) -> list[FlowStep]:
+    settings = score_options.settings_of(beam_options.view_as(ScoreOptions))
+    if settings is None:
+        return []
+    from transforms.score import ScoreFlows
+
+    return [FlowStep("ScoreFlows", ScoreFlows(settings))]
 
 
 def schema_after(schema: pa.Schema, steps: Sequence[FlowStep]) -> pa.Schema:

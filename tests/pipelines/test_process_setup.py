@@ -1,5 +1,6 @@
 """What importing `pipelines` sets up: commands load faster, and no other process loses its garbage collector."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +21,20 @@ def test_garbage_is_collected_once_a_command_works(name, before, inside):
     program = f"import gc, sys; sys.argv[0] = {name!r}; import pipelines; print(gc.isenabled()); {STATUS_OF}"
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert ran.stdout.splitlines() == [before, inside]
+
+
+@pytest.mark.parametrize(
+    ("environment", "pool"),
+    [({}, "system"), ({"ARROW_DEFAULT_MEMORY_POOL": "mimalloc"}, "mimalloc")],
+    ids=["ours", "own"],
+)
+def test_arrow_allocates_where_freed_memory_is_kept(environment, pool):
+    program = "import pipelines, pyarrow; print(pyarrow.default_memory_pool().backend_name)"
+    others = {name: value for name, value in os.environ.items() if name != "ARROW_DEFAULT_MEMORY_POOL"}
+    ran = subprocess.run(
+        [sys.executable, "-c", program], env={**others, **environment}, capture_output=True, text=True, check=True
+    )
+    assert ran.stdout.strip() == pool
 
 
 def test_every_command_turns_it_on_again():

@@ -62,9 +62,17 @@ def as_float32(values: pa.Array | pa.ChunkedArray) -> np.ndarray:
     """
     if not _is_number(values.type):
         raise InputError(f"a column of {values.type} is no number that a model can read")
-    if pa.types.is_boolean(values.type):
-        values = values.cast(pa.uint8())
-    return values.to_numpy(zero_copy_only=False).astype(np.float32)  # pyarrow makes floats with NaN where nulls are
+    numbers = np.empty(len(values), np.float32)
+    begin = 0
+    for chunk in values.chunks if isinstance(values, pa.ChunkedArray) else (values,):
+        into = numbers[begin : begin + len(chunk)]
+        begin += len(chunk)
+        if chunk.null_count:
+            into[:] = chunk.fill_null(False if pa.types.is_boolean(chunk.type) else 0).to_numpy(zero_copy_only=False)
+            into[chunk.is_null().to_numpy(zero_copy_only=False)] = np.nan
+        else:
+            into[:] = chunk.to_numpy(zero_copy_only=False)
+    return numbers
 
 
 @lru_cache

@@ -76,8 +76,15 @@ def test_only_numbers_become_inputs():
         (pa.array([3, 4], pa.uint8()), [3, 4]),
         (pa.array([], pa.int64()), []),
         (pa.array([9, 1, 2, None])[1:], [1, 2, np.nan]),
+        (pa.chunked_array([[1.5, None], [], [2.5]]), [1.5, np.nan, 2.5]),
     ],
-    ids=["truth-values", "large", "infinite", "small", "empty", "slice"],
+    ids=["truth-values", "large", "infinite", "small", "empty", "slice", "chunks"],
 )
 def test_numbers_of_every_kind(values, expected):
     np.testing.assert_array_equal(as_float32(values), np.array(expected, np.float32))
+
+
+def test_a_number_is_the_same_whatever_stands_beside_it():
+    rounded_twice = 2**60 + 2**36 + 1  # as float64 a tie between two float32
+    alone, beside_null = as_float32(pa.array([rounded_twice])), as_float32(pa.array([rounded_twice, None]))
+    assert alone[0] == beside_null[0] == np.float32(2**60 + 2**37)
