@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from transforms.csv_text import Utf8File
+from transforms.csv_text import Utf8File, column_names
 from transforms.records import InputError, Reject
 
 FLOW_ID = "flow_id"
@@ -117,8 +117,7 @@ def _parquet(path: Path, column: str) -> Blocks:
 def _csv(path: Path, column: str) -> Blocks:
     from pyarrow import csv
 
-    with open(path, encoding="utf-8-sig", errors="replace") as file:
-        column = _label_column(path, column, next(iter(_fields(file.readline(1 << 20))), []))
+    column = _label_column(path, column, column_names(str(path)))
     refused: list[Reject] = []
 
     def refuse(row: Any) -> str:
@@ -135,12 +134,6 @@ def _csv(path: Path, column: str) -> Blocks:
             yield batch, told
     if refused:
         yield pa.RecordBatch.from_pylist([], pa.schema(list(wanted.items()))), list(refused)
-
-
-def _fields(line: str) -> Iterator[list[str]]:
-    import csv
-
-    return csv.reader([line])
 
 
 def _jsonl(path: Path, column: str) -> Blocks:

@@ -96,7 +96,7 @@ def test_flow_ids_as_they_lie_in_flows(tmp_path):
     ("name", "content", "message"),
     [
         ("a.csv", "flow_id,kind\n", r"a\.csv: has no column label; labels need flow_id and label, see --label_column"),
-        ("a.csv", "", "has no column flow_id"),
+        ("a.csv", "", "is empty, or its first line is"),
         ("a.parquet", "no parquet", "labels cannot be read: "),
     ],
     ids=["column", "empty", "damaged"],
