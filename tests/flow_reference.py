@@ -203,7 +203,7 @@ def follow(flow: Flow, packet: dict[str, Any], forward: bool) -> None:
     if flags & ACK and (side.acked is None or covers(packet["tcp_ack"], side.acked)):
         side.acked = packet["tcp_ack"]
     if flags & FIN:
-        side.fin_end = (packet["tcp_seq"] + packet["payload_octets"] + 1) % 2**32
+        side.fin_end = (packet["tcp_seq"] + bool(flags & SYN) + packet["payload_octets"] + 1) % 2**32
     if flow.closed_ns is None and (flags & RST or (is_acked(side, other) and is_acked(other, side))):
         flow.closed_ns = packet["time_ns"]
 

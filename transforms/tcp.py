@@ -78,7 +78,8 @@ def observe(connection, packet, forward):
         side.ack = packet.tcp_ack
     if flags & FIN:
         side.has_fin = 1
-        side.fin_end = np.uint32((np.int64(packet.tcp_seq) + np.int64(packet.payload_octets) + 1) & 0xFFFFFFFF)
+        end = np.int64(packet.tcp_seq) + ((flags & SYN) >> 1) + np.int64(packet.payload_octets) + 1
+        side.fin_end = np.uint32(end & 0xFFFFFFFF)
     if connection.closing:
         return
     if flags & RST or (

@@ -149,6 +149,14 @@ def test_acknowledgement_of_a_fin_wraps():
     assert ends(assembled(rows[:-1])) == [(6, 4)]
 
 
+def test_a_fin_with_a_syn_is_acknowledged_behind_both():
+    """A SYN+FIN of sequence 99 ends at 101; an acknowledgement of 100 covers its SYN alone."""
+    begin = [(True, SYN | FIN, 99, 0, 0), (False, SYN | ACK, 499, 100, 0), (False, FIN | ACK, 500, 100, 0)]
+    rows = connection(range(5), [*begin, (True, ACK, 101, 501, 0), (False, ACK, 501, 101, 0)])
+    assert ends(assembled(rows)) == [(5, 3)]
+    assert ends(assembled(rows[:-1])) == [(4, 4)]
+
+
 def test_truncated_reset_and_fragments_close_nothing():
     """Flags of a cut header are not known, a later fragment has none."""
     for column, value in (("transport", 2), ("transport", 0)):
