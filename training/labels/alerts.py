@@ -28,6 +28,12 @@ LEAST_SLACK_NS = 1_000
 
 _UNSET = ("", "-", "(empty)")
 
+_NO_FLOW = "-"
+"""In place of a Community ID: no flow has it."""
+
+_NO_PROTOCOL = 255
+"""For words that name none that we know: reserved by IANA, no flow has it."""
+
 
 class _Gathered:
     """Events while a log is read."""
@@ -63,7 +69,7 @@ class _Gathered:
 
 
 def read_suricata(path: Path, lines: Iterable[tuple[int, bytes]], slack_ns: int) -> list[Events]:
-    """Alerts of an EVE log; other events are passed over.
+    """Alerts of an EVE log; other events are passed over. Alerts about what is no flow match none.
 
     Args:
         path: Where it is from.
@@ -92,10 +98,8 @@ def read_suricata(path: Path, lines: Iterable[tuple[int, bytes]], slack_ns: int)
         gathered = by_ends if all(ends) else by_id
         if gathered is by_ends:
             _put_ends(gathered, at, ends, (event.get("src_port"), event.get("dest_port")), event.get("proto"))
-        elif event.get("community_id"):
-            gathered.texts.append(str(event["community_id"]))
-        else:
-            raise InputError(f"{at}: the alert has neither src_ip and dest_ip nor community_id")
+        else:  # of ARP, say: it has neither, and is an event that is in no flow
+            gathered.texts.append(str(event.get("community_id") or _NO_FLOW))
         gathered.time_ns.append(_time(at, event.get("timestamp")))
         gathered.attack.append(gathered.name(*says))
     if not total:
@@ -171,9 +175,9 @@ def _put_ends(gathered: _Gathered, at: str, ends: tuple[Any, Any], ports: tuple[
             raise InputError(f"{at}: {text} is no port")
         numbers.append(int(text))
     word = str(protocol or "").lower()
-    number = PROTOCOLS.get(word, int(word) if word.isdecimal() else -1)
-    if not 0 <= number <= 255:
-        raise InputError(f"{at}: {word or 'nothing'} is no protocol such as TCP")
+    number = PROTOCOLS.get(word, int(word) if word.isdecimal() else _NO_PROTOCOL)
+    if number > _NO_PROTOCOL:
+        raise InputError(f"{at}: {word} is no protocol such as TCP")
     if number == PROTOCOLS["icmp"] and ":" in str(ends[0]):
         number = PROTOCOLS["icmp6"]  # Zeek says icmp of both
     gathered.protocol.append(number)

@@ -26,8 +26,9 @@ COLUMNS = (
 MOST_ENTRIES = 100_000
 
 PROTOCOLS = {
-    "icmp": 1, "igmp": 2, "ipip": 4, "tcp": 6, "udp": 17, "dccp": 33, "ipv6": 41, "gre": 47, "esp": 50, "ah": 51,
-    "icmp6": 58, "icmpv6": 58, "ipv6-icmp": 58, "sctp": 132, "udp-lite": 136, "udplite": 136,
+    "icmp": 1, "igmp": 2, "ipip": 4, "ip-in-ip": 4, "tcp": 6, "udp": 17, "dccp": 33, "ipv6": 41, "rsvp": 46, "gre": 47,
+    "esp": 50, "ah": 51, "icmp6": 58, "icmpv6": 58, "ipv6-icmp": 58, "eigrp": 88, "ospf": 89, "pim": 103, "vrrp": 112,
+    "l2tp": 115, "sctp": 132, "udp-lite": 136, "udplite": 136,
 }  # fmt: skip
 
 _ARROWS = {"->": "from", "<-": "to", "<->": "any", "both": "any", "either": "any"}
