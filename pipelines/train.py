@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from pipelines.terminal import configure_logging
 from pipelines.train_options import model_place, new_data, parse_options, train_settings
 from sinks.command import say, status_of
+from transforms.model.folder import check_place
 from transforms.records import InputError
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ def _train(options: Namespace) -> None:
     if options.flows:
         from training import saving, train
 
+        check_place(place)
         trained = train.train(train_settings(options), _tell(options))
         model = saving.save(trained, place, options.keep_rows)
         if not options.quiet:
@@ -85,6 +87,9 @@ def _continue(options: Namespace) -> int:
     from training.split import SplitRule
 
     old = Path(getattr(options, "continue"))
+    place = model_place(options) if options.output else old
+    if options.output:
+        check_place(place)
     continued = continuing.continue_training(old, new_data(options), SplitRule.parse(options.split), _tell(options))
     after = continued.trained.report.metrics
     if not options.quiet:
@@ -97,7 +102,6 @@ def _continue(options: Namespace) -> int:
                 f"  {now.rows:,} {rows}, held back: accuracy {before.accuracy:.4f} before, {now.accuracy:.4f} now;"
                 f" macro F1 {before.macro_f1:.4f} before, {now.macro_f1:.4f} now"
             )
-    place = model_place(options) if options.output else old
     if not continued.is_better:
         say(f"{old}: stays as it is; the model trained further is not better on new rows, or forgets older ones")
         return NOT_BETTER

@@ -255,11 +255,11 @@ def test_ten_rows_are_enough_to_run(tmp_path):
     assert any("too few to tell" in line for line in (tmp_path / "m" / "report.html").read_text().splitlines())
 
 
-def test_a_place_that_is_no_model_stays(folder, tmp_path, capsys):
+@pytest.mark.parametrize("begun", [[], ["--continue", "none"]], ids=["new", "further"])
+def test_a_place_that_is_no_model_is_told_before_anything_is_read(tmp_path, capsys, begun):
     (tmp_path / "m").mkdir()
     (tmp_path / "m" / "precious").write_text("")
-    arguments = ["--flows", str(folder / "a.csv"), *CIC, "--brief", "--quiet", "--output", str(tmp_path / "m")]
-    assert main(arguments) == 2
+    assert main([*begun, "--flows", "none.csv", *CIC, "--output", str(tmp_path / "m")]) == 2
     assert "is there already and is no model" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["m"]
 

@@ -103,9 +103,8 @@ def write_model_folder(folder: Path, model: Model, write_files: Callable[[Path],
     Raises:
         InputError: The place is taken by something that is no model, or cannot be written.
     """
+    check_place(folder)
     place = folder.resolve()
-    if place.exists() and not (place / DESCRIPTION).is_file():
-        raise InputError(f"model {folder}: is there already and is no model; name another folder")
     hidden = place.parent / f".{place.name}.{secrets.token_hex(4)}"
     try:
         hidden.mkdir(parents=True)
@@ -124,6 +123,16 @@ def write_model_folder(folder: Path, model: Model, write_files: Callable[[Path],
     finally:
         shutil.rmtree(hidden, ignore_errors=True)
     return written
+
+
+def check_place(folder: Path) -> None:
+    """Looks whether a model may stand there, before it is made.
+
+    Raises:
+        InputError: Something else does.
+    """
+    if folder.exists() and not (folder / DESCRIPTION).is_file():
+        raise InputError(f"model {folder}: is there already and is no model; name another folder")
 
 
 def read_model_folder(folder: Path) -> Model:
