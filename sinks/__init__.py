@@ -3,20 +3,21 @@
 Importing this sets up what is shown of logging, of warnings, and of Ctrl-C.
 """
 
+import signal
 import sys
-from types import TracebackType
+from types import FrameType
 
 
-def _show_error(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
-    """Ctrl-C while modules are being imported is one line, too; anything else is shown as ever."""
-    if issubclass(kind, KeyboardInterrupt):
-        print("flowbeam: stopped", file=sys.stderr)
-    else:
-        _shown_before(kind, error, traceback)
+def _stop(number: int, _: FrameType | None) -> None:
+    """Ctrl-C while modules are being loaded is one line, too; an exception might become another one on its way."""
+    print("flowbeam: stopped", file=sys.stderr)
+    signal.signal(number, signal.SIG_DFL)
+    signal.raise_signal(number)
 
 
-_shown_before = sys.excepthook
-sys.excepthook = _show_error  # first of all: what is imported next takes a while
+# first of all, as what is imported next takes a while; and only where a command is being loaded
+if sys.argv[:1] == ["-m"] and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, _stop)
 
 
 def _leave_out_notices() -> None:

@@ -79,20 +79,35 @@ def test_a_wrong_option_of_a_sink_is_one_line(command, capsys):
     assert line.count("\n") == 1
 
 
-AT_LOGGING = """
-import builtins
+LOADED = """
+import builtins, signal, sys
 load = builtins.__import__
 def stopped(name, *rest):
     if name == "logging":
-        raise KeyboardInterrupt
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except BaseException:
+            sys.exit("was made something else")
     return load(name, *rest)
+signal.signal(signal.SIGINT, {before})
+sys.argv[0] = "{command}"
 builtins.__import__ = stopped
-import pipelines
+import {package}
 """
 
 
-@pytest.mark.parametrize("code", ["import sinks; raise KeyboardInterrupt", AT_LOGGING], ids=["later", "at-once"])
-def test_a_stop_during_the_start_of_a_sink(code):
-    """While modules are being imported there is no traceback either, from the first of them on."""
+@pytest.mark.parametrize("package", ["pipelines", "sinks"])
+@pytest.mark.parametrize(
+    ("command", "before", "ended"),
+    [
+        ("-m", "signal.default_int_handler", (-signal.SIGINT, b"flowbeam: stopped\n")),
+        ("-m", "signal.SIG_IGN", (0, b"")),
+        ("other", "signal.default_int_handler", (1, b"was made something else\n")),
+    ],
+    ids=["command", "ignored", "library"],
+)
+def test_a_stop_while_a_command_is_loaded(package, command, before, ended):
+    """One line and the signal's own status, from the first module on; whoever imports us keeps Python's way."""
+    code = LOADED.format(package=package, command=command, before=before)
     done = subprocess.run([sys.executable, "-c", code], env=ENVIRONMENT, capture_output=True)
-    assert (done.returncode, done.stderr) == (-signal.SIGINT, b"flowbeam: stopped\n")
+    assert (done.returncode, done.stderr) == ended
