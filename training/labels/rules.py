@@ -23,7 +23,7 @@ Ranges = tuple[tuple[int, int], ...]
 ROOM = 1 << 16
 """Matches that are found at a time, beside those that one flow may have."""
 
-_EVERYWHERE = ("::/0",)
+_IPV4_PREFIX, _IPV4_BITS = np.uint64(0xFFFF), 96
 _AS_FORWARD, _AS_REVERSE = 1, 2
 _SIDES = np.array([EITHER, FORWARD, REVERSE, EITHER], np.int8)
 """By the ways in which a rule holds for a flow, or 0."""
@@ -80,7 +80,7 @@ class Rules:
         self._overlap = overlap
         start = np.array([max(rule.start_ns - slack_ns, ALWAYS[0]) for rule in rules], np.int64)
         end = np.array([min(rule.end_ns + slack_ns, ALWAYS[1]) for rule in rules], np.int64)
-        self._networks = _Tree(chain(_EVERYWHERE, *(rule.attackers + rule.victims for rule in rules)))
+        self._networks = _Tree(chain.from_iterable(rule.attackers + rule.victims for rule in rules))
         self._index = _index(rules, self._networks, start, end)
         self._criteria = _Criteria(
             _lists([self._networks.ids(rule.victims) if rule.attackers else () for rule in rules]),
@@ -171,19 +171,19 @@ class _Tree:
     """All networks of a table, and which of them lie in which.
 
     Attributes:
-        parents: The narrowest network around each, −1 without.
+        everywhere: A network around all others.
+        parents: The narrowest network around each; −1 of the one around all.
     """
 
     def __init__(self, texts: Iterable[str]) -> None:
         names = list(dict.fromkeys(texts))
-        hi, lo, length = network_numbers(pa.array(names, pa.string()))
-        order = np.lexsort((length, lo, hi))
-        hi, lo, length = hi[order], lo[order], length[order]
-        new = np.append(True, (hi[1:] != hi[:-1]) | (lo[1:] != lo[:-1]) | (length[1:] != length[:-1]))
-        self._ids = dict(zip((names[at] for at in order.tolist()), (np.cumsum(new) - 1).tolist(), strict=True))
-        distinct = Networks(hi[new], lo[new], length[new])
+        numbers = np.array(network_numbers(pa.array(names, pa.string())), np.uint64)
+        (hi, lo, length), ids = np.unique(numbers, axis=1, return_inverse=True)
+        self._ids = dict(zip(names, ids.reshape(-1).tolist(), strict=True))
+        distinct = Networks(hi.copy(), lo.copy(), length.astype(np.uint8))
         self._prefixes = Prefixes(*distinct)
-        self.parents = np.empty(len(distinct.hi), np.int64)
+        self.everywhere = len(hi)
+        self.parents = np.full(self.everywhere + 1, -1)
         _find_parents(*distinct, self.parents)
 
     def ids(self, texts: Iterable[str]) -> list[int]:
@@ -192,7 +192,8 @@ class _Tree:
 
     def find(self, ends: Networks) -> np.ndarray:
         """The narrowest network around each address."""
-        return self._prefixes.find(ends.hi, ends.lo)
+        found = self._prefixes.find(ends.hi, ends.lo)
+        return np.where(found < 0, self.everywhere, found)
 
 
 def _lists(values: Sequence[Sequence[Any]], width: int = 1) -> _Lists:
@@ -203,7 +204,7 @@ def _lists(values: Sequence[Sequence[Any]], width: int = 1) -> _Lists:
 def _index(rules: Sequence[Rule], networks: _Tree, start: np.ndarray, end: np.ndarray) -> _Index:
     places, numbers, ways = [], [], []
     for number, rule in enumerate(rules):
-        looked_for = networks.ids(rule.attackers or rule.victims or _EVERYWHERE)
+        looked_for = networks.ids(rule.attackers or rule.victims) or [networks.everywhere]
         for way, none, is_source in ((_AS_FORWARD, TO, True), (_AS_REVERSE, FROM, False)):
             if rule.direction != none:
                 at_responder = is_source != bool(rule.attackers or not rule.victims)
@@ -221,10 +222,14 @@ def _index(rules: Sequence[Rule], networks: _Tree, start: np.ndarray, end: np.nd
 
 @kernel
 def _find_parents(hi, lo, length, parents):
-    """Networks are sorted: what is around one is the one before it, or around that."""
-    for i in range(len(parents)):
-        around = i - 1
-        while around >= 0 and not _is_in(hi[i], lo[i], hi[around], lo[around], length[around]):
+    """Networks are sorted: what is around one is the one before it, or around that. IPv6 has no IPv4 in it."""
+    everywhere = len(hi)
+    for i in range(everywhere):
+        is_ipv4 = hi[i] == 0 and lo[i] >> np.uint64(32) == _IPV4_PREFIX and length[i] >= _IPV4_BITS
+        around = i - 1 if i else everywhere
+        while around != everywhere and not _is_in(hi[i], lo[i], hi[around], lo[around], length[around]):
+            around = parents[around]
+        while around != everywhere and is_ipv4 and length[around] < _IPV4_BITS:
             around = parents[around]
         parents[i] = around
 

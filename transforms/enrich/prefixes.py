@@ -4,12 +4,17 @@ import numpy as np
 
 from transforms.kernel import kernel, kernel_part
 
+_ALL_OF_IPV4 = np.uint64(0), np.uint64(0xFFFF << 32), np.uint8(96)
+"""::ffff:0:0/96, which numbers of IPv4 addresses are of."""
+
 _ONES = np.uint64(0xFFFFFFFFFFFFFFFF)
 _DEEPEST = 130
 
 
 class Prefixes:
     """Networks that may lie in one another, as ranges that do not, 20 octets each.
+
+    IPv4 addresses are in no network of IPv6 addresses, such as ::/0.
 
     Args:
         hi: `uint64[n]`, high halves of first addresses.
@@ -18,12 +23,14 @@ class Prefixes:
     """
 
     def __init__(self, hi: np.ndarray, lo: np.ndarray, length: np.ndarray) -> None:
+        none = len(hi)
+        hi, lo, length = map(np.append, (hi, lo, length), _ALL_OF_IPV4)
         order = np.lexsort((length, lo, hi))
         most = 2 * len(order)
         start_hi, start_lo, rows = np.empty(most, np.uint64), np.empty(most, np.uint64), np.empty(most, np.int32)
         ranges = _flatten(hi, lo, length, order, start_hi, start_lo, rows)
         self._start_hi, self._start_lo = start_hi[:ranges].copy(), start_lo[:ranges].copy()
-        self._rows = rows[:ranges].copy()
+        self._rows = np.where(rows[:ranges] == none, np.int32(-1), rows[:ranges])
 
     @property
     def nbytes(self) -> int:

@@ -37,6 +37,9 @@ def holds(made: Rule, **columns: Any) -> bool:
         ({"attackers": (ATTACKER,), "direction": TO}, {"src_ip": ATTACKER}, False),
         ({"attackers": ("203.0.113.0/24", "::/0")}, {"src_ip": "203.0.113.200"}, True),
         ({"attackers": ("::/0",)}, {"src_ip": "fe80::1", "dst_ip": "fe80::2"}, True),
+        ({"attackers": ("::/0",)}, {}, False),
+        ({"attackers": ("::/0",), "victims": ("10.0.0.0/8",)}, {}, False),
+        ({"attackers": ("10.0.0.1", "::/0"), "victims": ("0.0.0.0/0",)}, {}, True),
         ({"attackers": ("2001:db8::/32",)}, {"src_ip": "2001:db8:1::7"}, True),
         ({"attackers": ("10.0.0.0/8",), "victims": ("192.168.0.0/16",)}, {}, True),
         ({"attackers": ("10.0.0.0/8",), "victims": ("192.168.1.0/24",)}, {}, False),
@@ -116,7 +119,7 @@ criteria = st.fixed_dictionaries(
     optional={
         "start_ns": st.integers(0, 20).map(lambda s: START_NS + s * S),
         "end_ns": st.integers(5, 30).map(lambda s: START_NS + s * S),
-        "attackers": st.sampled_from([("10.0.0.0/31",), ("10.0.0.2", "10.0.0.3"), ("0.0.0.0/0",)]),
+        "attackers": st.sampled_from([("10.0.0.0/31",), ("10.0.0.2", "10.0.0.3"), ("0.0.0.0/0",), ("::/0",)]),
         "victims": st.sampled_from([("10.0.0.1",), ("10.0.0.2/31",)]),
         "ports": st.sampled_from([((1, 2),), ((0, 0), (3, 9))]),
         "source_ports": st.sampled_from([((1, 2),)]),
