@@ -4,11 +4,8 @@ import math
 
 import numpy as np
 
-ALL_ALLOWED = 0.05
-"""Mean recall that all of the allowed false alarms must bring, to be made."""
-
-NEARLY = 0.0025
-"""Mean recall that is no more than chance: of five other classes, one flow of eighty of one of them."""
+MOST_LOST = 0.05
+"""The part of the mean recall that the highest of the thresholds that are considered may cost."""
 
 _FINEST = 2.0**-24
 """Probabilities of single precision that are nearer to 0 or 1 say no more than this."""
@@ -26,22 +23,18 @@ def threshold_for(scores: np.ndarray, is_benign: np.ndarray, rate: float) -> flo
         Midway between the lowest score that raises an alarm and the next one below, in log-odds; None if every
         threshold lets more benign rows through, or there is no benign row.
     """
-    benign = np.sort(scores[is_benign])
-    if not len(benign):
-        return None
     distinct = np.unique(scores)
-    reached = len(benign) - np.searchsorted(benign, distinct, "left")
-    first = int(np.searchsorted(-reached, -math.floor(rate * len(benign) + 1e-9), "left"))
+    first = _lowest(distinct, scores[is_benign], rate)
     return None if first == len(distinct) else _between(distinct, first, first)
 
 
 def alert_threshold(scores: np.ndarray, labels: np.ndarray, benign: int, rate: float) -> float | None:
-    """Of the thresholds that so few benign rows reach, the one that is worth its false alarms.
+    """Of the thresholds that so few benign rows reach, one in the middle.
 
-    Worth is the mean recall of the other classes less `ALL_ALLOWED` times the part of the allowed false alarms that is
-    raised: a rare class counts as much as a frequent one, and where classes lie apart the threshold is between them,
-    not at the benign end. All thresholds that are worth `NEARLY` as much as the best, side by side with it, are equally
-    good by these rows; the one midway leaves the most room for rows not seen, benign ones and others.
+    The lowest of them finds most. The highest that is considered costs `MOST_LOST` of the mean recall of the other
+    classes, in which a rare class counts as much as a frequent one. Midway there is room on both sides: some benign
+    rows of another network score higher than those seen, and some rows of an attack lower. A row that strays alone is
+    not what either end hangs on, where there are more.
 
     Args:
         scores: `float[n]`, of alarm.
@@ -52,21 +45,24 @@ def alert_threshold(scores: np.ndarray, labels: np.ndarray, benign: int, rate: f
     Returns:
         As `threshold_for`.
     """
-    if threshold_for(scores, labels == benign, rate) is None:
-        return None
     distinct = np.unique(scores)
-    reached = {
-        label: 1 - np.searchsorted(np.sort(scores[labels == label]), distinct, "left") / np.sum(labels == label)
-        for label in np.unique(labels).tolist()
-    }
-    false_alarms = reached.pop(benign)
-    price = ALL_ALLOWED * false_alarms / (rate or 1.0)
-    worth = np.mean(list(reached.values()), axis=0) - price if reached else -price
-    worth[false_alarms > rate + 1e-12] = -np.inf
-    best = len(worth) - 1 - int(worth[::-1].argmax())
-    less = np.flatnonzero(worth < worth[best] - NEARLY)
-    before, behind = less[less < best].max(initial=-1), less[less > best].min(initial=len(worth))
-    return _between(distinct, int(before) + 1, int(behind) - 1)
+    first = _lowest(distinct, scores[labels == benign], rate)
+    if first == len(distinct):
+        return None
+    others = [np.sort(scores[labels == label]) for label in np.unique(labels[labels != benign])]
+    if not others:
+        return _between(distinct, first, first)
+    missed = [np.searchsorted(other, distinct[first:], "left") / len(other) for other in others]
+    recall = 1 - np.mean(missed, axis=0)
+    return _between(distinct, first, first + int(np.flatnonzero(recall >= (1 - MOST_LOST) * recall[0])[-1]))
+
+
+def _lowest(distinct: np.ndarray, benign: np.ndarray, rate: float) -> int:
+    """The place of the lowest of these scores that so few benign ones reach; their number if there is none."""
+    if not len(benign):
+        return len(distinct)
+    reached = len(benign) - np.searchsorted(np.sort(benign), distinct, "left")
+    return int(np.searchsorted(-reached, -math.floor(rate * len(benign) + 1e-9), "left"))
 
 
 def _between(distinct: np.ndarray, first: int, last: int) -> float:
