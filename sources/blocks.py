@@ -9,7 +9,7 @@ import numpy as np
 from sources.anonymize import Anonymizer
 from sources.fragments import FragmentTable
 from sources.live import Chunk
-from sources.rows import PLAIN, Rows, move_payloads
+from sources.rows import PLAIN, Rows, gathered, move_payloads
 from sources.sampling import REJECT_SAMPLED_OUT, sampled
 from transforms import avro
 from transforms.identity import packet_shard
@@ -59,7 +59,7 @@ def warm_up() -> None:
     FragmentTable().resolve(rows.packets)
     sampled(rows, 2)
     _deal(rows.packets, rows.packets, np.zeros(1, np.int64))
-    _gather(rows.packets, rows.payloads, rows.payloads)
+    gathered(rows.packets, np.zeros(1, np.uint8))
     avro.encode_block(PacketBatch(Stream(""), 0, 0, rows.packets))
 
 
@@ -175,7 +175,7 @@ class BlockMaker:
         begin = 0
         for line, count in zip(self._lines, counts.tolist(), strict=True):
             if count:
-                yield line, _with_payloads(dealt[begin : begin + count], payloads)
+                yield line, gathered(dealt[begin : begin + count], payloads)
             begin += count
 
     def _fill(self, line: "_Line", rows: Rows, now_s: float) -> Iterator[PacketBatch]:
@@ -261,15 +261,6 @@ class _Line:
         return packets, b"".join(rows.payloads.tobytes() for rows in self._pieces)
 
 
-def _with_payloads(packets: np.ndarray, payloads: np.ndarray) -> Rows:
-    """Packets that do not follow one another any more, with their own payload prefixes end to end."""
-    if not len(payloads):
-        return Rows(packets, payloads)
-    own = np.empty(int(packets["payload_captured"].sum(dtype=np.int64)), np.uint8)
-    _gather(packets, payloads, own)
-    return Rows(packets, own)
-
-
 @kernel
 def _deal(packets, dealt, counts):
     """Lays packets of one partition one behind the other, in their order, and counts those of each partition."""
@@ -282,16 +273,3 @@ def _deal(packets, dealt, counts):
     for i in range(len(packets)):
         dealt[places[homes[i]]] = packets[i]
         places[homes[i]] += 1
-
-
-@kernel
-def _gather(packets, payloads, own):
-    at = 0
-    for i in range(len(packets)):
-        packet = packets[i]
-        begin = np.int64(packet.payload_at)
-        captured = np.int64(packet.payload_captured)
-        for k in range(captured):
-            own[at + k] = payloads[begin + k]
-        packet.payload_at = at
-        at += captured

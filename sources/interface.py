@@ -15,8 +15,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from sources.bpf import WHOLE_PACKETS, compile_live_filter
 from sources.headers import HeaderSettings
 from sources.live import Chunk
@@ -34,8 +32,8 @@ from sources.packet_ring import (
     open_socket,
     without_outgoing,
 )
-from sources.rows import PLAIN
-from transforms.records import PACKET, InputError
+from sources.rows import in_order_of_time, joined
+from transforms.records import InputError
 
 _logger = logging.getLogger(__name__)
 
@@ -133,7 +131,8 @@ class InterfaceInput:
             quiet_ns = self._time.quiet()
             taken = self._take()
         observed_ns = min((_observed(part, quiet_ns) for part in taken), default=quiet_ns)
-        packets, payloads = _in_order(taken)
+        parts = [part.rows for part in taken if len(part.rows.packets)]
+        packets, payloads = parts[0] if len(parts) == 1 else in_order_of_time(joined(parts))
         rejects = sum((part.rejects for part in taken), Counter[str]())
         dropped = sum(ring.newly_dropped() for ring in self._rings) + self._card.newly_dropped()
         return Chunk(packets, payloads, self._time.at(observed_ns), dict(rejects), dropped)
@@ -247,28 +246,6 @@ def _observed(part: Taken, quiet_ns: int) -> int:
     if not part.last_ns:
         return quiet_ns
     return max(part.last_ns, quiet_ns) if part.drained else part.last_ns
-
-
-def _in_order(taken: list[Taken]) -> tuple[np.ndarray, np.ndarray]:
-    """The packets of all rings by time, and their payload prefixes, behind one another in the same order."""
-    parts = [part.rows for part in taken if len(part.rows.packets)]
-    if len(parts) == 1:
-        return parts[0].packets, parts[0].payloads
-    if not parts:
-        return np.empty(0, PACKET), np.empty(0, np.uint8)
-    packets = np.concatenate([part.packets.view(PLAIN) for part in parts]).view(PACKET)
-    order = np.argsort(packets["time_ns"], kind="stable")
-    payloads = np.concatenate([part.payloads for part in parts])
-    if not len(payloads):
-        return packets.view(PLAIN)[order].view(PACKET), payloads
-    bases = np.cumsum([0, *(len(part.payloads) for part in parts[:-1])])
-    packets["payload_at"] += np.repeat(bases, [len(part.packets) for part in parts]).astype(np.uint32)
-    packets = packets.view(PLAIN)[order].view(PACKET)
-    lengths = packets["payload_captured"].astype(np.int64)
-    ends = np.cumsum(lengths)
-    moved = payloads[np.repeat(packets["payload_at"] - (ends - lengths), lengths) + np.arange(ends[-1])]
-    packets["payload_at"] = ends - lengths
-    return packets, moved
 
 
 def _clocks() -> tuple[int, int, int]:

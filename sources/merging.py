@@ -8,11 +8,10 @@ import numpy as np
 
 from sources.capture_file import SPAN_PACKETS, CaptureFile, Scan
 from sources.octets import Unreadable
-from sources.rows import PLAIN, Batches, PacketParser, RowBuffer, Rows, move_payloads
+from sources.rows import Batches, PacketParser, RowBuffer, Rows, in_order_of_time, joined
 from sources.spans import SpanOrder
 from sources.window import Window
-from transforms.kernel import kernel
-from transforms.records import PACKET, PacketBatch
+from transforms.records import PacketBatch
 
 OPEN_FILES = 64
 _LOADED_TOGETHER = 8
@@ -166,24 +165,6 @@ def _release(held: list[_Loaded], following: np.void | None) -> tuple[Rows, list
     return in_order_of_time(joined(ready)), waiting
 
 
-def joined(parts: list[Rows]) -> Rows:
-    """Rows of several origins one behind the other."""
-    if not parts:
-        return Rows(np.empty(0, PACKET), np.empty(0, np.uint8))
-    packets = np.concatenate([part.packets.view(PLAIN) for part in parts]).view(PACKET)
-    payloads = np.concatenate([part.payloads for part in parts])
-    row = octets = 0
-    for part in parts if len(payloads) else ():
-        mine = packets[row : row + len(part.packets)]
-        if len(part.payloads):
-            move_payloads(mine, octets)
-        else:
-            mine["payload_at"] = octets
-        row += len(part.packets)
-        octets += len(part.payloads)
-    return Rows(packets, payloads)
-
-
 def load(source: SpanSource, count: int, in_order: bool, payload_octets: int) -> Rows:
     """The rows of the spans that `source` is at, in order of time."""
     buffer = RowBuffer(count, payload_octets)
@@ -191,30 +172,3 @@ def load(source: SpanSource, count: int, in_order: bool, payload_octets: int) ->
         pass
     rows = buffer.take()
     return rows if in_order else in_order_of_time(rows)
-
-
-def in_order_of_time(rows: Rows) -> Rows:
-    """The same rows by time; those of one time keep their order."""
-    return _take(rows.packets, rows.payloads, np.argsort(rows.packets["time_ns"], kind="stable"))
-
-
-def _take(packets: np.ndarray, payloads: np.ndarray, order: np.ndarray) -> Rows:
-    taken = packets.take(order)
-    if not len(payloads):
-        return Rows(taken, payloads)
-    together = np.empty(int(taken["payload_captured"].sum(dtype=np.int64)), np.uint8)
-    _gather_payloads(taken, payloads, together)
-    return Rows(taken, together)
-
-
-@kernel
-def _gather_payloads(packets, payloads, together):
-    """Lays the payload prefixes of the rows one behind the other."""
-    end = np.int64(0)
-    for i in range(len(packets)):
-        packet = packets[i]
-        begin = np.int64(packet.payload_at)
-        for k in range(np.int64(packet.payload_captured)):
-            together[end + k] = payloads[begin + k]
-        packet.payload_at = end
-        end += np.int64(packet.payload_captured)

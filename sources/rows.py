@@ -12,6 +12,7 @@ from sources.capture_file import SPAN_PACKETS, CaptureFile
 from sources.fragments import FragmentTable
 from sources.frames import FRAME
 from sources.headers import REASONS, HeaderSettings, parse
+from transforms.kernel import kernel
 from transforms.records import PACKET, REJECT_MALFORMED, TRANSPORT_TRUNCATED, PacketBatch, Reject, Stream
 
 PLAIN = np.dtype((np.void, PACKET.itemsize))
@@ -68,6 +69,52 @@ class Rows(NamedTuple):
 def move_payloads(packets: np.ndarray, to: int) -> None:
     """Points rows to payload prefixes that begin at `to`, wherever those of the first row began."""
     packets["payload_at"] += np.uint32((to - int(packets["payload_at"][0])) % 2**32)
+
+
+def joined(parts: list[Rows]) -> Rows:
+    """Rows of several origins one behind the other."""
+    if not parts:
+        return Rows(np.empty(0, PACKET), np.empty(0, np.uint8))
+    packets = np.concatenate([part.packets.view(PLAIN) for part in parts]).view(PACKET)
+    payloads = np.concatenate([part.payloads for part in parts])
+    row = octets = 0
+    for part in parts if len(payloads) else ():
+        mine = packets[row : row + len(part.packets)]
+        if len(part.payloads):
+            move_payloads(mine, octets)
+        else:
+            mine["payload_at"] = octets
+        row += len(part.packets)
+        octets += len(part.payloads)
+    return Rows(packets, payloads)
+
+
+def in_order_of_time(rows: Rows) -> Rows:
+    """The same rows by time; those of one time keep their order."""
+    order = np.argsort(rows.packets["time_ns"], kind="stable")
+    return gathered(rows.packets.view(PLAIN)[order].view(PACKET), rows.payloads)
+
+
+def gathered(packets: np.ndarray, payloads: np.ndarray) -> Rows:
+    """Packets that do not follow one another any more, with their own payload prefixes end to end."""
+    if not len(payloads):
+        return Rows(packets, payloads)
+    own = np.empty(int(packets["payload_captured"].sum(dtype=np.int64)), np.uint8)
+    _gather(packets, payloads, own)
+    return Rows(packets, own)
+
+
+@kernel
+def _gather(packets, payloads, own):
+    at = 0
+    for i in range(len(packets)):
+        packet = packets[i]
+        begin = np.int64(packet.payload_at)
+        captured = np.int64(packet.payload_captured)
+        for k in range(captured):
+            own[at + k] = payloads[begin + k]
+        packet.payload_at = at
+        at += captured
 
 
 class RowBuffer:

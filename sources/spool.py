@@ -11,8 +11,7 @@ from typing import IO, NamedTuple
 import numpy as np
 
 from sources.capture_file import SPAN, SPAN_PACKETS
-from sources.merging import in_order_of_time, joined
-from sources.rows import RowBuffer, Rows
+from sources.rows import RowBuffer, Rows, in_order_of_time, joined
 from transforms.records import PACKET, InputError
 
 RUN_PACKETS = 1 << 19
