@@ -37,6 +37,11 @@ def test_patterns_go_into_folders(folder):
     assert [os.path.relpath(path, folder) for path in found.files] == ["a/one.pcapng", "b/two.pcap", "top.pcap.gz"]
 
 
+def test_a_pattern_of_folders_alone_is_of_what_is_in_them(folder):
+    (found,) = sensor_inputs([f"{folder}/[ab]"])
+    assert [os.path.relpath(path, folder) for path in found.files] == CAPTURES[:-1]
+
+
 def test_a_file_is_read_once_however_often_it_is_named(folder):
     (folder / "link.pcap").symlink_to(folder / "b" / "two.pcap")
     names = [str(folder / "b" / "two.pcap"), str(folder), f"{folder}/b/*", str(folder / "b" / ".." / "b" / "two.pcap")]

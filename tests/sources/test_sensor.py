@@ -89,6 +89,21 @@ def test_everything_reaches_the_queue(tmp_path, partitions):
     assert list(tmp_path.rglob("*.blocks")) == []
 
 
+def test_an_input_that_fails_ends_its_streams(tmp_path):
+    """Such as an interface that is taken away: what was captured goes out, then the mistake is told."""
+    queue = Queue()
+
+    def gone():
+        raise InputError("the interface is gone")
+
+    with rig(queue, tmp_path) as one:
+        with pytest.raises(InputError, match="is gone"):
+            one.run(*seconds(0, 1), gone)
+        assert one.sender.drained(20)
+    assert in_order(queue)
+    assert queue.packets() == 40
+
+
 def test_a_queue_that_is_down_costs_nothing(tmp_path):
     """The capture goes on; when it is back, everything goes out in order, and both are told once."""
     queue = Queue()

@@ -157,9 +157,12 @@ def test_an_interrupted_bundle_loses_nothing(line):
     """What was pulled and not delivered is the next to come."""
     line.publish(*map(block, range(10)))
     reading = line.reader()
-    deliveries = []
-    while len(deliveries) < 10:
-        deliveries += reading.bundle(Finalizer(), interrupt_after=1)
+    pull = pubsub._pull_of(reading.element)
+    pulled = []
+    while len(pulled) < 10:
+        pulled += pull.take(20)
+    pull.put_back(pulled)  # together, so that bundles are interrupted among them
+    deliveries = [one for _ in range(10) for one in reading.bundle(Finalizer(), interrupt_after=1)]
     assert sorted(numbers(deliveries)) == names(*map(block, range(10)))
 
 
