@@ -9,18 +9,21 @@ import pytest
 
 import pipelines
 
-STATUS_OF = "from sinks.command import status_of; status_of(lambda: print(gc.isenabled(), gc.get_freeze_count() > 0))"
+STATUS_OF = (
+    "from sinks.command import status_of; status_of(lambda: print(gc.isenabled(), gc.get_freeze_count() > 0));"
+    "print(len(gc.get_objects()) < 1000)"
+)
 
 
 @pytest.mark.parametrize(
-    ("name", "before", "inside"),
-    [("-m", "False", "True True"), ("worker.py", "True", "True False")],
+    ("name", "before", "inside", "left_alone"),
+    [("-m", "False", "True True", "True"), ("worker.py", "True", "True False", "False")],
     ids=["a-command", "a-worker"],
 )
-def test_garbage_is_collected_once_a_command_works(name, before, inside):
+def test_garbage_is_collected_while_a_command_works(name, before, inside, left_alone):
     program = f"import gc, sys; sys.argv[0] = {name!r}; import pipelines; print(gc.isenabled()); {STATUS_OF}"
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert ran.stdout.splitlines() == [before, inside]
+    assert ran.stdout.splitlines() == [before, inside, left_alone]
 
 
 @pytest.mark.parametrize(
