@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from sinks import text
 from sinks.bigquery_schema import TIMES, microseconds
+from sinks.json_values import escaped
 
 REQUEST_OCTETS = 8 << 20
 """A request holds less; BigQuery takes 10 MB."""
@@ -21,7 +22,6 @@ REQUEST_ROWS = 5_000
 _EXACT = 1 << 53
 """Larger numbers lose digits where JSON is read as floating point: they go as text, which BigQuery takes, too."""
 
-_CONTROL = bytes(range(0x20))
 _BASE64 = np.frombuffer(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/", "u1")
 
 
@@ -104,7 +104,7 @@ def _values(column: pa.Array) -> pa.StringArray:
     if pa.types.is_dictionary(kind):
         return _values(column.dictionary).take(column.indices)
     if pa.types.is_list(kind):
-        return _lists(column)
+        return text.bracketed(column, _values(column.flatten()))  # BigQuery refuses a null in a list, and says so
     if pa.types.is_struct(kind):
         inner = _objects([field.name for field in kind], column.flatten())
         return pc.if_else(column.is_valid(), inner, pa.scalar(None, pa.string()))
@@ -113,7 +113,7 @@ def _values(column: pa.Array) -> pa.StringArray:
     if pa.types.is_timestamp(kind):
         return _quoted(column.cast(pa.timestamp("us", "UTC")).cast(pa.string()))
     if pa.types.is_string(kind):
-        return _quoted(_escaped(column))
+        return _quoted(escaped(column))
     cells = column.cast(pa.string())
     if pa.types.is_integer(kind) and kind.bit_width == 64 and not _is_exact(column):
         return _quoted(cells)
@@ -134,25 +134,6 @@ def _is_finite(column: pa.Array) -> bool:
 
 def _quoted(cells: pa.StringArray) -> pa.StringArray:
     return pc.binary_join_element_wise('"', cells, '"', "")
-
-
-def _escaped(cells: pa.StringArray) -> pa.StringArray:
-    if text.holds(cells, _CONTROL + b'"\\'):
-        cells = pc.replace_substring(pc.replace_substring(cells, "\\", "\\\\"), '"', '\\"')
-        for code in _CONTROL:
-            if text.holds(cells, bytes([code])):
-                cells = pc.replace_substring(cells, chr(code), f"\\u{code:04x}")
-    return cells
-
-
-def _lists(lists: pa.ListArray) -> pa.StringArray:
-    """JSON arrays. A null in a list stays one: BigQuery refuses the row, and says so."""
-    values = _values(lists.flatten())
-    counts = pc.fill_null(pc.list_value_length(lists), 0).to_numpy()
-    offsets = np.concatenate(([0], np.cumsum(counts))).astype("i4")
-    inside = pc.binary_join(pa.ListArray.from_arrays(pa.array(offsets), values.fill_null("null")), ",")
-    arrays = pc.binary_join_element_wise("[", inside, "]", "")
-    return pc.if_else(lists.is_valid(), arrays, pa.scalar(None, pa.string())) if lists.null_count else arrays
 
 
 def _base64(column: pa.Array) -> pa.StringArray:

@@ -3,7 +3,6 @@
 import json
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -34,11 +33,7 @@ def values(column: pa.Array) -> pa.StringArray:
         inner = pc.binary_join_element_wise("{", *members, "}", "", null_handling="replace", null_replacement="null")
         return pc.if_else(column.is_valid(), inner, pa.scalar(None, pa.string()))
     if is_nested(kind):
-        counts = pc.fill_null(pc.list_value_length(column), 0).to_numpy()
-        bounds = pa.array(np.concatenate(([0], np.cumsum(counts))).astype(np.int32))
-        each = quoted(column.flatten()).fill_null("null")
-        inner = _joined("[", pc.binary_join(pa.ListArray.from_arrays(bounds, each), ","), "]")
-        return pc.if_else(column.is_valid(), inner, pa.scalar(None, pa.string()))
+        return text.bracketed(column, quoted(column.flatten()))
     cells = text.cells(column)
     return escaped(cells) if pa.types.is_string(kind) else cells
 

@@ -168,7 +168,7 @@ def cells(column: pa.Array) -> pa.Array:
     if pa.types.is_fixed_size_binary(kind) or pa.types.is_binary(kind):
         return _hexadecimal(column)
     if pa.types.is_list(kind):
-        return _bracketed(column)
+        return bracketed(column, cells(column.flatten()))
     if pa.types.is_floating(kind) and not pc.all(pc.is_finite(column)).as_py():
         column = pc.if_else(pc.is_finite(column), column, pa.scalar(None, kind))
     return column.cast(pa.string())
@@ -210,8 +210,8 @@ def _hexadecimal(column: pa.FixedSizeBinaryArray | pa.BinaryArray) -> pa.Array:
     return pc.if_else(column.is_valid(), texts, pa.scalar(None, pa.string())) if column.null_count else texts
 
 
-def _bracketed(lists: pa.ListArray) -> pa.Array:
-    values = cells(lists.flatten())
+def bracketed(lists: pa.ListArray, values: pa.StringArray) -> pa.StringArray:
+    """JSON arrays of the values, which are those of `lists.flatten()`; null where a list is, and in it."""
     counts = pc.fill_null(pc.list_value_length(lists), 0).to_numpy()
     offsets = np.concatenate(([0], np.cumsum(counts))).astype("i4")
     texts = pc.binary_join(pa.ListArray.from_arrays(pa.array(offsets), values.fill_null("null")), ",")
