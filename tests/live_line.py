@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
+from servers.processes import wait_until
 
 from sources.interface import InterfaceInput
 from sources.live import Chunk
@@ -32,21 +33,13 @@ def _enter(namespace: int) -> None:
         raise OSError(ctypes.get_errno(), "setns")
 
 
-def until(condition: Callable[[], bool], what: str) -> None:
-    """Waits for something that happens in another process; fails after a while."""
-    end = time.monotonic() + LIMIT_S
-    while not condition():
-        assert time.monotonic() < end, f"waited {LIMIT_S} s for {what}"
-        time.sleep(0.005)
-
-
 class Line:
     """The interfaces `near` and `far` in a namespace; what one sends the other receives."""
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(["unshare", "--net", "sleep", "1000"])
         self.path = f"/proc/{self._process.pid}/ns/net"
-        until(lambda: os.readlink(self.path) != os.readlink("/proc/self/ns/net"), "the namespace")
+        wait_until(lambda: os.readlink(self.path) != os.readlink("/proc/self/ns/net"), LIMIT_S, "the namespace")
         try:
             self.ip("link add near type veth peer name far")
             self.ip("link set near up")

@@ -26,7 +26,7 @@ def _counts(rejects=None, dropped=0):
     return rejects or {}, dropped
 
 
-def until(condition, limit_s=20.0):
+def until(condition, limit_s=60.0):
     """Waits until something holds; fails where it does not in time."""
     end_s = time.monotonic() + limit_s
     while not condition():

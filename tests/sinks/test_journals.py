@@ -4,7 +4,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sensor_testing import until
 
 from sinks import journals, record_files
 from sinks.journal import Journal, left_in
@@ -54,14 +54,6 @@ def hidden_in(folder):
 def _soon(monkeypatch):
     """Bundles that come too late fail at once."""
     monkeypatch.setattr(journals, "_ENDING_S", 0.0)
-
-
-def until(condition):
-    """Waits until it holds."""
-    end = time.monotonic() + LIMIT_S
-    while not condition():
-        assert time.monotonic() < end, "in vain"
-        time.sleep(0.01)
 
 
 @pytest.fixture

@@ -12,7 +12,8 @@ import time
 import numpy as np
 import pytest
 from frames_testing import DST, IP, SRC, addresses, ethernet, ipv4, ipv6, tcp, udp
-from live_line import Line, a_line, packets_of, read_packets, read_until, until
+from live_line import Line, a_line, packets_of, read_packets, read_until
+from sensor_testing import until
 
 from sources import interface
 from sources.headers import HeaderSettings
@@ -271,7 +272,7 @@ def test_an_interface_that_goes_down_comes_back(own_line, caplog):
         own_line.ip("link set near up")
         read_until(captured, lambda _: "interface near is up again" in caplog.text, "the news that it is up")
         assert captured.read(0.01).observed_ns > before
-        until(lambda: carries(own_line), "the carrier")
+        until(lambda: carries(own_line))
         sender.send(numbered(2))
         assert read_packets(captured, 1)["src_port"].tolist() == [1002]
     captured.close()
@@ -294,7 +295,7 @@ def test_an_interface_that_is_made_again_is_opened_again(own_line, caplog):
         own_line.ip("link set near up")
         own_line.ip("link set far up")
         read_until(captured, lambda _: "near is back" in caplog.text, "the news that it is back")
-        until(lambda: carries(own_line), "the carrier")
+        until(lambda: carries(own_line))
         with own_line.sender() as sender:
             sender.send(numbered(2))
         assert read_packets(captured, 1)["src_port"].tolist() == [1002]
@@ -327,7 +328,7 @@ def test_an_interface_that_may_not_be_opened_again_is_one_line(own_line, monkeyp
     monkeypatch.setattr(interface, "open_socket", refused)
     chunks = []
     with pytest.raises(InputError, match=r"^interface:near: is gone, and .* given up; start the sensor again$"):
-        until(lambda: chunks.append(captured.read(0.001)) is not None, "the error")
+        until(lambda: chunks.append(captured.read(0.001)) is not None)
     assert packets_of(chunks)["src_port"].tolist() == [1001]
     captured.close()
 

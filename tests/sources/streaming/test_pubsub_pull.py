@@ -1,12 +1,12 @@
 """A pull and its leases, without a server: what is acknowledged when, and what is kept until then."""
 
 import threading
-import time
 
 from flow_testing import packets
 from google.pubsub_v1 import StreamingPullResponse
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sensor_testing import until
 
 from queues import pubsub_client
 from sources.streaming import pubsub_pull
@@ -85,14 +85,6 @@ class Service:
         self.cancelled.set()
 
     close = cancel
-
-
-def until(holds, limit_s=20):
-    """Waits for a condition."""
-    until_s = time.monotonic() + limit_s
-    while not holds():
-        assert time.monotonic() < until_s
-        time.sleep(0.01)
 
 
 def test_leases_are_extended_until_they_are_acknowledged(monkeypatch):
