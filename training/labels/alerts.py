@@ -28,8 +28,8 @@ LEAST_SLACK_NS = 1_000
 
 _UNSET = ("", "-", "(empty)")
 
-_NO_FLOW = "-"
-"""In place of a Community ID: no flow has it."""
+_NO_FLOW = {"src_ip": "::", "dest_ip": "::"}
+"""In place of an alert's ends; with no protocol, no flow has them."""
 
 _NO_PROTOCOL = 255
 """For words that name none that we know: reserved by IANA, no flow has it."""
@@ -94,12 +94,14 @@ def read_suricata(path: Path, lines: Iterable[tuple[int, bytes]], slack_ns: int)
         name = str(alert.get("signature") or f"signature {alert.get('gid', 1)}:{alert.get('signature_id', '?')}")
         severity = alert.get("severity")
         says = (name, str(alert.get("category") or ""), severity if isinstance(severity, int) else 255)
-        ends = (event.get("src_ip"), event.get("dest_ip"))
-        gathered = by_ends if all(ends) else by_id
-        if gathered is by_ends:
-            _put_ends(gathered, at, ends, (event.get("src_port"), event.get("dest_port")), event.get("proto"))
-        else:  # of ARP, say: it has neither, and is an event that is in no flow
-            gathered.texts.append(str(event.get("community_id") or _NO_FLOW))
+        has_ends = bool(event.get("src_ip") and event.get("dest_ip"))
+        gathered = by_id if event.get("community_id") and not has_ends else by_ends
+        if gathered is by_id:
+            gathered.texts.append(str(event["community_id"]))
+        else:
+            told = event if has_ends else _NO_FLOW  # of ARP, say: an event that is in no flow
+            ends = (told["src_ip"], told["dest_ip"])
+            _put_ends(gathered, at, ends, (told.get("src_port"), told.get("dest_port")), told.get("proto"))
         gathered.time_ns.append(_time(at, event.get("timestamp")))
         gathered.attack.append(gathered.name(*says))
     if not total:

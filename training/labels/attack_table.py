@@ -129,7 +129,8 @@ def _time(entry: _Entry, name: str, zone: tzinfo) -> int:
 
 def _networks(entry: _Entry, name: str) -> tuple[str, ...]:
     texts = entry.texts(name)
-    for text, length in zip(texts, network_numbers(pa.array(texts, pa.string())).length, strict=True):
+    lengths = network_numbers(pa.array(texts, pa.string())).length if texts else ()
+    for text, length in zip(texts, lengths, strict=True):
         if length == NO_NETWORK:
             raise entry.wrong(name, f"{text} is no address or network such as 10.0.0.0/8")
         if length == HOST_BITS:
