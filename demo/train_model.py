@@ -25,7 +25,7 @@ from training.train import TrainSettings, train
 from training.trees import TreeSettings
 from transforms.records import InputError
 
-TRAFFIC = [(profile, seed) for profile in ("office", "campus") for seed in (11, 12)]
+TRAFFIC = [(profile, seed) for profile in ("office", "campus") for seed in (11, 12, 13, 14)]
 FEATURES = "flowbeam@1"
 
 NOTE = "A demonstration: it knows attacks of generated traffic, not yours."

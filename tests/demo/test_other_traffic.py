@@ -18,7 +18,7 @@ ATTACKS = {name.name for name in NAMES if name.label != "benign"}
 def test_attacks_are_found_in_traffic_of_another_profile(known, packets, other, prism, tmp_path):
     """By the commands, with their defaults: recall of each attack 0.95 or more, at most one false alarm in 1,000.
 
-    Of ten pairs of seeds, one missed it, by a single flow of the rarest attack (docs/models.md).
+    Of sixteen pairs of seeds, one missed it, by a single flow of the rarest attack (docs/models.md).
     """
     traffic, truth = generated(tmp_path, known, 31, packets)
     made, labelled, model = (str(tmp_path / name) for name in ("made", "labelled", "model"))
