@@ -108,7 +108,7 @@ def _read_list(path: Path) -> Indicators:
     if domains.any():
         hosts = _as_in_dns(pc.utf8_rtrim(pc.replace_substring_regex(pc.utf8_lower(text), r"^(\*\.|\.)", ""), "."))
         is_domain = pc.match_substring_regex(hosts, _DOMAIN).to_numpy(zero_copy_only=False)
-        _refuse(path, numbers, text, domains & ~is_domain, "is no address, network or domain")
+        _refuse(path, numbers, text, domains & ~is_domain, "is no address, network or domain; write one a line")
         text = pc.if_else(pa.array(domains), hosts, text)
     return Indicators(text, names.fill_null(path.stem), sure, hi, lo, length)
 
