@@ -156,6 +156,10 @@ def test_the_summary_adds_up(captures, tmp_path, capsys):
         (["--input", "replay:{a}", "--queue", "spool:{out}", "--speed", "2", "--rate", "3"], "--rate"),
         (["--input", "replay:{a}", "--queue", "spool:{out}", "--loop", "-1"], "--loop: -1"),
         (["--input", "replay:{a}", "--queue", "spool:{out}", "--buffer_octets", "1"], "--buffer_octets: 1"),
+        (
+            ["--input", "replay:{a}", "--queue", "spool:{out}", "--max_out_of_orderness_s", "-1"],
+            "--max_out_of_orderness_s: -1",
+        ),
         (["--input", "replay:{a}", "--input", "{a}", "--queue", "spool:{out}"], "of different kinds"),
         (["--input", "interface:a", "--input", "interface:b", "--queue", "spool:{out}"], "one interface"),
         (["--input", "interface:nosuch0", "--queue", "spool:{out}"], "nosuch0"),

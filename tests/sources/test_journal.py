@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sources import journal as journals
 from sources import segments
 from sources.journal import SMALLEST, BufferSettings, Journal
-from sources.sensor_folder import Epochs, sensor_folder
+from sources.sensor_folder import Epochs, default_folder, sensor_folder
 from transforms import avro
 from transforms.records import PACKET, InputError, PacketBatch, Stream
 
@@ -273,6 +273,25 @@ def test_epochs_only_grow(tmp_path):
     (tmp_path / "file").touch()
     nowhere = Epochs(tmp_path / "file", lambda: 5)
     assert [nowhere.next(), nowhere.next()] == [5, 6]
+
+
+@pytest.mark.parametrize(
+    ("environment", "user", "place"),
+    [
+        ({"STATE_DIRECTORY": "/service/one:/service/two", "XDG_STATE_HOME": "/state"}, 0, "/service/one"),
+        ({"XDG_STATE_HOME": "/state"}, 0, "/state/flowbeam"),
+        ({}, 0, "/var/lib/flowbeam"),
+        ({"HOME": "/home/a"}, 1000, "/home/a/.local/state/flowbeam"),
+    ],
+    ids=["service", "own", "root", "user"],
+)
+def test_where_a_sensor_keeps_its_buffer(monkeypatch, environment, user, place):
+    for name in ("STATE_DIRECTORY", "XDG_STATE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(os, "geteuid", lambda: user)
+    assert str(default_folder()) == place
 
 
 def test_names_of_sensors_become_names_of_folders(tmp_path):

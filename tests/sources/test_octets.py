@@ -88,6 +88,21 @@ def test_other_packings_are_refused_by_name(tmp_path, start, name):
         open_octets(str(tmp_path / "a"))
 
 
+def test_a_terminal_is_no_capture():
+    """Whoever writes `-` and pipes nothing is told so, where reading would wait for ever."""
+    leader, follower = os.openpty()
+    own = os.dup(0)
+    os.write(leader, b"\x04")  # whoever reads it all the same comes to an end
+    try:
+        os.dup2(follower, 0)
+        with pytest.raises(Unreadable, match=r"^is a terminal; pipe a capture into it$"):
+            open_octets("-")
+    finally:
+        os.dup2(own, 0)
+        for descriptor in (own, leader, follower):
+            os.close(descriptor)
+
+
 def test_a_missing_file_is_one_line(tmp_path):
     with pytest.raises(InputError) as refused:
         read(tmp_path / "none.pcap")
