@@ -22,8 +22,8 @@ from transforms.model.reasons import REASONS, reasons
 if base.resource is None:  # Beam loses it where torch is not installed, and then warns that memory cannot be measured
     base.resource = resource
 
-ROWS_AT_ONCE = 65_536
-"""Eight whole batches of flows: a call of YDF has costs of its own. Four take a third longer, and hold 80 MB less."""
+ROWS_AT_ONCE = 32_768
+"""Four whole batches of flows: some 0.79 of what YDF alone reaches. Eight reach 0.82, and hold 80 MB more."""
 
 SCORE = (
     Field("score", pa.float32(), "", "Probability that the flow is not benign, by the model.", "", "event.risk_score"),
