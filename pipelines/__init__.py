@@ -12,7 +12,6 @@ def _keep_freed_memory() -> None:
 
     That was a fifth of a run's time. The settings are of mallopt(3): from which size on an array is mapped on its own,
     how much free memory stays at the end of the heap, and how many heaps threads have: what one frees, another takes.
-    Arrow allocates there, too: with a heap of its own for each thread and size it held twice of what it used.
     """
     import ctypes  # not before Ctrl-C is one line
 
@@ -22,7 +21,6 @@ def _keep_freed_memory() -> None:
         mallopt(m_mmap_threshold, 32 << 20)
         mallopt(m_trim_threshold, 512 << 20)
         mallopt(m_arena_max, os.cpu_count() or 1)
-        os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
 
 
 _keep_freed_memory()

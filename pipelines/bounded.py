@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import apache_beam as beam
+import pyarrow as pa
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from pipelines.first_run import compile_kernels, is_compiled
@@ -71,6 +72,8 @@ class BoundedJob:
             InputError: Nothing could be read or written.
         """
         options = self._options
+        if "ARROW_DEFAULT_MEMORY_POOL" not in os.environ:  # of its own it held twice what it used, by thread and size
+            pa.set_memory_pool(pa.system_memory_pool())
         pipeline = self.pipeline()
         if not is_hopeless(self._inputs):
             compile_kernels(options.feature_module, options.quiet)

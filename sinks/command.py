@@ -42,8 +42,7 @@ def status_of(work: Callable[[], int | None]) -> int:
     Args:
         work: Gives the status where it is not 0.
     """
-    alone = not gc.isenabled()
-    if alone:  # a process of its own, and all that is loaded by now stays: nobody need look at it again
+    if not gc.isenabled():  # a process of its own, and all that is loaded by now stays: nobody need look at it again
         gc.freeze()
         gc.enable()
     numbers: list[int] = []
@@ -61,9 +60,6 @@ def status_of(work: Callable[[], int | None]) -> int:
         except KeyboardInterrupt:
             say("stopped; no half-written file is left")
             return 128 + (numbers or STOPPING)[0]
-        finally:
-            if alone:  # nor at what is left when it ends
-                gc.freeze()
 
 
 @contextmanager
