@@ -257,13 +257,6 @@ def test_a_stop_while_files_are_written(traffic, tmp_path):
     assert files_of(tmp_path) == {}
 
 
-def test_a_stop_during_the_start():
-    """While modules are being imported there is no traceback either."""
-    code = "import pipelines; raise KeyboardInterrupt"
-    done = subprocess.run([sys.executable, "-c", code], env=ENVIRONMENT, capture_output=True)
-    assert (done.returncode, done.stderr) == (-signal.SIGINT, b"flowbeam: stopped\n")
-
-
 def test_a_reader_of_the_summary_that_goes_away(place):
     """`| head -1` is no mistake; a full device behind standard output is one."""
     words = " ".join(command("--input", "good.pcap"))
