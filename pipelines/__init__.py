@@ -10,7 +10,7 @@ import sinks  # noqa: F401 - what it sets up is there before Beam is imported
 def _keep_freed_memory() -> None:
     """Has glibc keep the memory of freed arrays for the next ones: the kernel clears each page that it hands out anew.
 
-    That was a fifth of a run's time. The settings are of mallopt(3): from which size on an array is mapped on its own,
+    That was a seventh of a run's time. The settings are of mallopt(3): from which size on an array is mapped by itself,
     how much free memory stays at the end of the heap, and how many heaps threads have: what one frees, another takes.
     """
     import ctypes  # not before Ctrl-C is one line
